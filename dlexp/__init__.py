@@ -1,0 +1,49 @@
+"""dlexp turns notes about deep learning into measurements.
+
+    import dlexp
+
+    result = dlexp.run(["model.depth=20", "activation=sigmoid"])
+    result.layers     # a row per layer: first and last recorded
+    result.records    # a row per recorded step and layer
+
+Importing the package loads neither torch nor pandas: both come in when they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlexp.report.load import Run
+
+__version__ = "0.1.0"
+__all__ = ["load", "run"]
+
+
+def run(overrides: Sequence[str] = (), *, quiet: bool = False) -> Run:
+    """Train the network that `overrides` describe and return what was recorded.
+
+    Args:
+        overrides: the words of the command line, e.g. `["model.depth=20", "activation=sigmoid"]`.
+        quiet: print nothing.
+
+    Returns:
+        The finished run: `.summary` (a dict), `.layers`, `.records` and `.metrics` (DataFrames).
+
+    Raises:
+        dlexp.errors.UserError: a word or value cannot be used; the text says what is allowed.
+    """
+    from dlexp import compose, runner
+
+    with compose.ONE_AT_A_TIME:
+        return runner.run(compose.compose(overrides), quiet=quiet)
+
+
+def load(folder: str | Path) -> Run:
+    """The record in `folder`, as `run` returned it; also of a run that is still going or was killed."""
+    from dlexp.report.load import Run
+
+    return Run(folder)

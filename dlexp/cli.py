@@ -1,0 +1,88 @@
+"""The command line: words to a config (Hydra), a config to a run, an error to one clear line.
+
+Exit codes: 0 the run ended (diverging is a result, not an error), 1 something broke,
+2 the words cannot be used, 130 interrupted from the keyboard, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from dlexp.compose import CONFIGS, VERSION_BASE, Request, explain, request
+from dlexp.errors import UserError
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, so that a run that a scheduler ends is closed as cleanly as one ended by Ctrl-C."""
+
+
+def main() -> None:
+    """Run `dlexp` on the words in `sys.argv`."""
+    show_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them
+    signal.signal(signal.SIGTERM, _terminate)
+    failures: list[BaseException] = []
+
+    def task(config: DictConfig) -> None:
+        # In a single run the error is carried past Hydra, which would announce it in its own
+        # words; in a sweep Hydra has to see it, to go on with the next job.
+        try:
+            _run(config)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            failures.append(error)
+
+    task.__module__ = __name__
+    try:
+        hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **VERSION_BASE)(task)()
+        if failures:
+            raise failures[0]
+    except Terminated:
+        sys.exit(143)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if show_trace:
+            raise
+        _complain(error)
+
+
+def _run(config: DictConfig) -> None:
+    from dlexp import runner
+
+    runner.run(_request(config))
+
+
+def _request(config: DictConfig) -> Request:
+    own = HydraConfig.get()
+    named = own.mode == RunMode.MULTIRUN or own.run.dir != "."
+    return request(config, own, Path(own.runtime.output_dir) if named else None)
+
+
+def _complain(error: Exception) -> NoReturn:
+    if isinstance(error, UserError):
+        lines, code = list(error.lines), 2
+    elif isinstance(error, (CompactHydraException, OmegaConfBaseException)):
+        lines, code = explain(error), 2
+    else:
+        text = " ".join(str(error).split())
+        lines, code = [f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the trace)"], 1
+    for line in lines:
+        print(f"dlexp: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    raise Terminated

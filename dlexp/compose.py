@@ -1,0 +1,113 @@
+"""Words to a config, and what to say when the words make none."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import (
+    CompactHydraException,
+    ConfigCompositionException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from dlexp.errors import UserError
+
+# An installed wheel carries the configs inside the package; a checkout has them beside it.
+_INSIDE = Path(__file__).with_name("configs")
+CONFIGS = _INSIDE if _INSIDE.is_dir() else Path(__file__).parents[1] / "configs"
+
+# Hydra 1.4 deprecates `version_base`; 1.3 warns when it is not given.
+VERSION_BASE: dict[str, Any] = (
+    {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+)
+
+# Hydra keeps its state, and PyTorch its random numbers, in globals: runs of one process take turns.
+ONE_AT_A_TIME = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, before anything is built."""
+
+    config: DictConfig  # resolved, without Hydra's own part
+    choices: dict[str, str]  # group -> the word chosen, e.g. {"model": "mlp"}
+    overrides: list[str]  # as typed
+    hydra: DictConfig  # Hydra's own part, for the record
+    folder: Path | None = None  # the run folder if somebody named it; None: dlexp makes one
+
+
+def compose(overrides: Sequence[str] = ()) -> Request:
+    """The config that `overrides` make of configs/config.yaml, without touching Hydra's global state."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    if isinstance(overrides, str):
+        raise UserError(f"{overrides!r} is one string; dlexp takes a list of words: [{overrides!r}]")
+    before = HydraConfig.instance().cfg
+    try:
+        with initialize_config_dir(str(CONFIGS.resolve()), job_name="dlexp", **VERSION_BASE):
+            config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+            HydraConfig.instance().set_config(config)  # `${hydra:...}` reads it
+            task = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+            return request(task, config.hydra)
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        raise UserError(*explain(error)) from error
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def request(task: DictConfig, own: DictConfig, folder: Path | None = None) -> Request:
+    """A request from what Hydra composed: the task's config and Hydra's own part."""
+    OmegaConf.resolve(task)
+    choices = {str(key): str(value) for key, value in own.runtime.choices.items()}
+    return Request(task, choices, list(own.overrides.task), own, folder)
+
+
+def explain(error: Exception) -> list[str]:
+    """One line a finding for an error of Hydra's: the word, what is wrong with it, what is allowed."""
+    if isinstance(error, OverrideParseException):
+        return [f"{error.override}: not understood; write key=value, for example model.depth=20"]
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return [f"{group}={choice}: no such choice{_nearest(choice, error.options)}"]
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        key = str(cause.full_key)
+        parent = cause.parent_node
+        known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
+        prefix = key.rpartition(".")[0]
+        names = [f"{prefix}.{name}" if prefix else name for name in known if name[0] != "_"]
+        return [f"{key}: no such key{_nearest(key, names)}"]
+    text = " ".join(str(cause or error).split()) or " ".join(str(error).split())
+    return [text]
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"{hint}; allowed: {', '.join(names)}" if names else hint
+
+
+def flatten(config: DictConfig | ListConfig | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value for every leaf, Hydra's own `_target_` and the like left out."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if str(key).startswith("_"):
+            continue
+        if isinstance(value, (dict, DictConfig)):
+            leaves |= flatten(value, f"{name}.")
+        else:
+            leaves[name] = list(value) if isinstance(value, ListConfig) else value
+    return leaves

@@ -1,0 +1,41 @@
+"""scikit-learn's real handwritten digits: 1797 pictures of 8x8 pixels, shades 0 to 16."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dlexp.data.dataset import Dataset, Split, split, standardize
+
+
+def load(validation: float, test: float, split_seed: int, standardize: str) -> Dataset:
+    """The digits as inputs (N, 1, 8, 8) and classes 0 to 9."""
+    return _dataset(read(), validation, test, split_seed, standardize)
+
+
+def read() -> Split:
+    """All 1797 digits in scikit-learn's order, shades as they are.
+
+    The file that scikit-learn ships is read without importing scikit-learn, which alone takes
+    as long as half of PyTorch does.
+    """
+    found = importlib.util.find_spec("sklearn")
+    assert found is not None and found.origin is not None  # it is a dependency of dlexp
+    path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if path.is_file():
+        table = np.loadtxt(path, delimiter=",", dtype=np.float32)
+    else:  # another layout of some other version: ask scikit-learn itself
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        table = np.column_stack([digits.data, digits.target]).astype(np.float32)
+    rows = torch.from_numpy(table)
+    return Split(rows[:, :64].reshape(-1, 1, 8, 8), rows[:, 64].long())
+
+
+def _dataset(samples: Split, validation: float, test: float, seed: int, how: str) -> Dataset:
+    train, held_out, last = standardize(split(samples, [validation, test], seed), how)
+    return Dataset(train, held_out, last, classes=10)

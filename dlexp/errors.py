@@ -1,0 +1,12 @@
+"""The one exception that is meant for the person at the keyboard."""
+
+
+class UserError(Exception):
+    """Something typed cannot be done. The text names the key, the value and what is allowed.
+
+    `lines` holds one finding each, so that several wrong values are all told at once.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines

@@ -1,0 +1,82 @@
+"""Run folders to pandas."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlexp.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Run:
+    """What a run folder holds. Files are read when asked for, also while the run still goes on."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "records.jsonl").exists() and not (self.folder / "summary.json").exists():
+            raise UserError(f"{folder}: not a run folder; it has neither records.jsonl nor summary.json")
+
+    def __repr__(self) -> str:
+        try:
+            status = self.summary["status"]
+        except FileNotFoundError:
+            status = "no summary yet"
+        return f"Run({str(self.folder)!r}, {status})"
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """summary.json: status, metrics, layers, config, seed, versions, timing."""
+        content: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        return content
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """The layer table: a row per layer, columns (quantity, "first" or "last" recorded)."""
+        import pandas as pd
+
+        entries = self.summary["layers"]
+        columns = {
+            (quantity, when): [layer[when][quantity] if layer[when] else None for layer in entries]
+            for quantity in self.summary["quantities"]
+            for when in ("first", "last")
+        }
+        names = pd.Index([layer["name"] for layer in entries], name="layer")
+        return pd.DataFrame(columns, index=names, dtype=float)
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """A row per recorded step and layer: step, layer, loss and accuracy of the step, each quantity."""
+        import pandas as pd
+
+        header, *lines = _lines(self.folder / "records.jsonl") or [{"layers": [], "quantities": []}]
+        quantities, layers = header["quantities"], header["layers"]
+        columns: dict[str, Any] = {"step": [], "layer": []}
+        columns |= {name: [] for name in ("loss", "accuracy", *quantities)}
+        for line in lines:
+            columns["layer"] += layers
+            for name in ("step", "loss", "accuracy"):
+                columns[name] += [line[name]] * len(layers)
+            for name in quantities:
+                columns[name] += line[name]
+        table = pd.DataFrame(columns)
+        return table.astype(dict.fromkeys(("loss", "accuracy", *quantities), float))
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """A row per evaluation of the whole network: step, loss/validation, accuracy/validation, ..."""
+        import pandas as pd
+
+        return pd.DataFrame(_lines(self.folder / "metrics.jsonl"))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSON-lines file; a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

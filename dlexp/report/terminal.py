@@ -1,0 +1,182 @@
+"""What a run says on the terminal: a heading, progress, and at the end the layer table."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+SHOWN = ("grad_norm", "delta_rms", "activation_rms", "update_ratio", "dead_fraction")
+PROFILE = "delta_rms"  # what the bar shows
+WIDE = 106  # columns that the table needs to show first and last beside each other
+REFRESH = 0.1  # seconds between two pictures of the progress bar
+PLAIN_LINES = 10  # of progress where there is no terminal to draw on
+
+
+class Terminal:
+    """Speaks while a run goes on. It takes rows and scalars like a sink."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(highlight=False, quiet=quiet, soft_wrap=False)
+        if not self.console.is_terminal and "COLUMNS" not in os.environ:
+            self.console.width = WIDE
+        self._train = ""
+        self._validation = ""
+
+    def heading(self, facts: Mapping[str, str]) -> None:
+        """A line for each fact."""
+        wide = max(map(len, facts))
+        for name, value in facts.items():
+            self.console.print(Text.assemble((f"{name:<{wide}}  ", "dim"), value), soft_wrap=True)
+
+    def track(self, steps: int) -> Iterator[int]:
+        """The step numbers, while showing how far they are and the latest loss and accuracy."""
+        if not self.console.is_terminal:
+            return self._track_in_lines(steps)
+        return self._track_in_bar(steps)
+
+    def _track_in_bar(self, steps: int) -> Iterator[int]:
+        bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            auto_refresh=False,  # a thread of its own would take the interpreter away from training
+        )
+        with bar:
+            task = bar.add_task("training", total=steps, numbers="")
+            next_time = 0.0
+            for step in range(steps):
+                yield step
+                if time.monotonic() >= next_time:
+                    bar.update(task, completed=step + 1, numbers=self._numbers(), refresh=True)
+                    next_time = time.monotonic() + REFRESH
+            bar.update(task, completed=steps, numbers=self._numbers(), refresh=True)
+
+    def _track_in_lines(self, steps: int) -> Iterator[int]:
+        lines = {steps * (i + 1) // PLAIN_LINES for i in range(PLAIN_LINES)}
+        for step in range(steps):
+            yield step
+            if step + 1 in lines:
+                self.console.print(f"step {step + 1:>{len(str(steps))}}/{steps}  {self._numbers()}")
+
+    def _numbers(self) -> str:
+        return "  ".join(filter(None, [self._train, self._validation]))
+
+    def rows(self, rows: Sequence[Any]) -> None:
+        """Recorded steps; the last one is shown."""
+        self._train = f"train loss {rows[-1].loss:.3g} accuracy {rows[-1].accuracy:.3f}"
+
+    def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Evaluations; the latest one of the validation split is shown."""
+        if "loss/validation" in numbers:
+            loss, accuracy = numbers["loss/validation"], numbers["accuracy/validation"]
+            self._validation = f"validation loss {loss:.3g} accuracy {accuracy:.3f}"
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def ending(self, summary: Mapping[str, Any], outputs: str, folder: object) -> None:
+        """The layer table, what became of the run, the test metrics and where to look next."""
+        if summary["layers"] and summary["layers"][0]["first"]:
+            self.console.print(layer_table(summary, wide=self.console.width >= WIDE))
+            self.console.print(Text(_caption(summary), "dim"), soft_wrap=True)
+        if summary["status"] == "interrupted":
+            self.console.print(
+                f"[bold yellow]interrupted[/] after {summary['steps']} steps; the record so far is in {folder}",
+                soft_wrap=True,
+            )
+        metrics, spoiled = summary["metrics"], summary["diverged"]
+        if spoiled:
+            where = f"; first bad layer {spoiled['layer']}" if spoiled["layer"] else ""
+            why = f" ({spoiled['reason']})" if spoiled["reason"] else ""
+            self.console.print(
+                Text(f"diverged at step {spoiled['step']}: the loss is not finite{where}{why}", "bold red"),
+                soft_wrap=True,
+            )
+        for split in ("validation", "test"):
+            if f"loss/{split}" in metrics:
+                accuracy, loss = metrics[f"accuracy/{split}"], metrics[f"loss/{split}"]
+                self.console.print(f"{split:<10}  accuracy {compact(accuracy)}  loss {compact(loss)}")
+        self.console.print(f"[dim]look[/]        tensorboard --logdir {outputs}", soft_wrap=True)
+
+
+def layer_table(summary: Mapping[str, Any], *, wide: bool) -> Table:
+    """A row per layer: first and last recorded of each quantity, and a bar for the profile over depth."""
+    layers = summary["layers"]
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("layer\n" if wide else "layer", no_wrap=True)
+    for name in SHOWN:
+        under = f"{'first':>7}{'last':>8}" if wide else "first\nlast"
+        table.add_column(f"{name}\n{under}", justify="right", no_wrap=True)
+    table.add_column(f"{PROFILE}\nlast, log", no_wrap=True)
+    bars = log_bars([layer["last"][PROFILE] for layer in layers])
+    for layer, bar in zip(layers, bars, strict=True):
+        cells = []
+        for name in SHOWN:
+            write = percent if name.endswith("_fraction") else compact
+            first, last = write(layer["first"][name]), write(layer["last"][name])
+            cells.append(f"{first:>7}{last:>8}" if wide else f"{first}\n{last}")
+        table.add_row(layer["name"], *cells, Text(bar, "cyan"))
+    return table
+
+
+def _caption(summary: Mapping[str, Any]) -> str:
+    first, last = summary["recorded"]["first"], summary["recorded"]["last"]
+    values = [layer["last"][PROFILE] for layer in summary["layers"]]
+    spread = [x for x in values if x]
+    scale = f"; bar from {compact(min(spread))} to {compact(max(spread))}" if spread else ""
+    return f"first: step {first}, last: step {last}{scale}; – no number, records.jsonl says why"
+
+
+def compact(x: float | None) -> str:
+    """A number in at most 7 characters: 0.0123, 1.2e-5, – for none."""
+    if x is None:
+        return "–"
+    if x == 0 or 0.001 <= abs(x) < 10000:
+        return f"{x:.3g}"
+    mantissa, exponent = f"{x:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def percent(x: float | None) -> str:
+    """A share in per cent; one that is small but not 0 does not look like 0."""
+    if x is None:
+        return "–"
+    return "<1%" if 0 < x < 0.005 else f"{x:.0%}"
+
+
+def log_bars(values: Sequence[float | None], width: int = 10) -> list[str]:
+    """A bar of block characters for each value: the length grows with its logarithm.
+
+    The longest bar is the largest value; a decade is at most half the width, so that a flat
+    profile looks flat.
+    """
+    logs = [math.log10(x) if x else None for x in values]
+    known = [x for x in logs if x is not None]
+    if not known:
+        return [""] * len(values)
+    high = max(known)
+    decades = max(high - min(known), 2.0)
+    bars = []
+    for x in logs:
+        eighths = 0 if x is None else max(1, round(8 * width * (1 - (high - x) / decades)))
+        bars.append("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip())
+    return bars

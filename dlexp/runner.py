@@ -1,0 +1,270 @@
+"""One run from a composed config to a finished record: build, train, record, report."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+import dlexp
+from dlexp.build.assemble import Parts, assemble
+from dlexp.build.check import check
+from dlexp.compose import Request, flatten
+from dlexp.data.batches import batches
+from dlexp.data.dataset import Split
+from dlexp.record import folder as folders
+from dlexp.record.probes import QUANTITIES
+from dlexp.record.recorder import Recorder, first_bad_layer
+from dlexp.record.schedule import schedule
+from dlexp.record.sinks import MetricLines, RecordLines, Row, Sink, TensorBoard, finite
+from dlexp.report.load import Run
+from dlexp.report.terminal import Terminal
+from dlexp.train import device as devices
+from dlexp.train.loop import fit
+from dlexp.train.step import evaluate
+
+MOST_VALIDATIONS = 50  # per run: enough for a curve, and a small part of the time
+
+
+def run(request: Request, *, quiet: bool = False) -> Run:
+    """Train what was asked for, leave the record in its run folder, and return it.
+
+    Raises:
+        UserError: it cannot be done; no run folder was made.
+        KeyboardInterrupt: from outside; the record up to there is kept, with status "interrupted".
+        Exception: what training raised; likewise, with status "failed".
+    """
+    config = request.config
+    check(config)
+    device = devices.pick(config.device)
+    with devices.own_random_numbers(device):
+        devices.seed_all(config.seed, device)
+        parts = assemble(request, device)
+        parameters = sum(p.numel() for p in parts.model.parameters())
+        threads = devices.thread_count(config.threads, parameters, config.train.batch_size, device)
+        # Dropout masks are the same however many numbers the initial weights took.
+        devices.seed_all(config.seed, device)
+        with devices.threads(threads), torch.autograd.set_detect_anomaly(config.anomaly):
+            folder = _train(request, parts, device, threads, Terminal(quiet=quiet))
+    return Run(folder)
+
+
+def _train(request: Request, parts: Parts, device: torch.device, threads: int, terminal: Terminal) -> Path:
+    """From finished parts to a finished run folder."""
+    config, model = request.config, parts.model
+    started = datetime.now().astimezone()
+    if request.folder is not None:
+        folder = folders.claim(request.folder)
+    else:
+        folder = folders.create(config.outputs, config.name, started)
+    _save_config(folder / ".hydra", request)
+    terminal.heading(_heading(request, parts, device, threads, folder))
+
+    sinks: list[Sink] = []
+    recorder = Recorder(model, schedule(config.record.every, parts.steps), sinks)
+    names = [layer.name for layer in recorder.layers]
+    sinks += [RecordLines(folder / folders.RECORDS, names, QUANTITIES), MetricLines(folder / folders.METRICS)]
+    board = TensorBoard(folder, names, QUANTITIES) if config.record.tensorboard else None
+    if board:
+        board.text("config", _as_markdown(request))
+        sinks.append(board)
+    sinks.append(terminal)
+
+    metrics: dict[str, float | None] = {}
+    summary: dict[str, Any] = {
+        "status": "failed",
+        "error": None,
+        "diverged": None,
+        "steps": 0,
+        "metrics": metrics,
+        "seed": config.seed,
+        "overrides": request.overrides,
+        "choices": request.choices,
+        "config": OmegaConf.to_container(config),
+        "device": str(device),
+        "threads": threads,
+        "versions": _versions(),
+    }
+
+    def measure(name: str, split: Split, step: int) -> float:
+        found = evaluate(model, parts.loss, split.inputs, split.targets)
+        recorder.scalars(step, {f"{quantity}/{name}": x for quantity, x in found.items()})
+        metrics.update({f"{quantity}/{name}": finite(x) for quantity, x in found.items()})
+        return found["loss"]
+
+    def steps() -> Iterator[int]:
+        for step in terminal.track(parts.steps):
+            summary["steps"] = step  # so many are done
+            yield step
+
+    clock = time.perf_counter()
+    try:
+        bad = fit(
+            model,
+            parts.loss,
+            parts.optimizer,
+            batches(parts.data.train, config.train.batch_size, config.seed, fixed=config.train.fixed_batch),
+            steps(),
+            recorder=recorder,
+            validate=lambda step: measure("validation", parts.data.validation, step),
+            validate_after=_validations(parts.steps, parts.steps_per_epoch),
+        )
+        trained = time.perf_counter() - clock
+        recorder.close()
+        if bad is None:
+            summary["steps"] = parts.steps
+            if not math.isfinite(measure("test", parts.data.test, parts.steps - 1)):
+                bad = parts.steps - 1  # the last update did it
+        summary["status"] = "finished" if bad is None else "diverged"
+        if bad is not None:
+            summary["diverged"] = {"step": bad, **_blame(model, recorder, bad)}
+    except KeyboardInterrupt:
+        summary["status"] = "interrupted"
+        raise
+    except Exception as error:
+        summary["error"] = " ".join(f"{type(error).__name__}: {error}".split())
+        raise
+    finally:
+        recorder.close()
+        if recorder.last:
+            metrics.update({"loss/train": finite(recorder.last.loss), "accuracy/train": finite(recorder.last.accuracy)})
+        summary |= _layers(recorder)
+        ended = time.perf_counter() - clock
+        summary["timing"] = {
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(ended, 3),
+            "steps_per_second": round(summary["steps"] / ended, 1),
+        }
+        if board:
+            board.hyperparameters(
+                _hyperparameters(request), ["accuracy/test", "loss/test", "accuracy/validation"], summary["status"] == "finished"
+            )
+        for sink in sinks:
+            sink.close()
+        folders.write_whole(folder / folders.SUMMARY, summary)
+        terminal.ending(summary, config.outputs, folder)
+    return folder
+
+
+def _validations(steps: int, steps_per_epoch: int) -> frozenset[int]:
+    """The steps after which the validation split is evaluated: ends of epochs, and the last step."""
+    epochs = steps // steps_per_epoch
+    thin = -(-epochs // MOST_VALIDATIONS) or 1
+    ends = (steps_per_epoch * epoch - 1 for epoch in range(thin, epochs + 1, thin))
+    return frozenset([*ends, steps - 1])
+
+
+def _blame(model: torch.nn.Module, recorder: Recorder, step: int) -> dict[str, str | None]:
+    """Where numbers stopped being finite, as far as the record of that step tells."""
+    row = recorder.last
+    if row is not None and row.step == step:
+        place = first_bad_layer(row)
+        if place is None:
+            return {"layer": None, "reason": "every layer is finite, the loss is not"}
+        return {"layer": recorder.layers[place[0]].name, "reason": f"{place[1]} is not finite"}
+    return {"layer": None, "reason": "the step was not among those recorded"}
+
+
+def _layers(recorder: Recorder) -> dict[str, Any]:
+    """The `quantities`, `recorded` and `layers` of the summary."""
+    first, last = recorder.first, recorder.last
+
+    def numbers(row: Row | None, i: int) -> dict[str, float | None] | None:
+        if row is None:
+            return None
+        column = row.table[:, i].tolist()
+        return {
+            name: None if (q, i) in row.reasons else finite(x)
+            for q, (name, x) in enumerate(zip(QUANTITIES, column, strict=True))
+        }
+
+    return {
+        "quantities": list(QUANTITIES),
+        "recorded": {"first": first and first.step, "last": last and last.step},
+        "layers": [
+            {
+                "name": layer.name,
+                "path": layer.path,
+                "kind": layer.kind,
+                "shape": list(layer.shape),
+                "parameters": layer.parameters,
+                "first": numbers(first, i),
+                "last": numbers(last, i),
+            }
+            for i, layer in enumerate(recorder.layers)
+        ],
+    }
+
+
+def _heading(
+    request: Request, parts: Parts, device: torch.device, threads: int, folder: Path
+) -> dict[str, str]:
+    """What a person wants to see confirmed before the run goes on."""
+    config, choices, data = request.config, request.choices, parts.data
+    parameters = sum(p.numel() for p in parts.model.parameters())
+    words = [choices["model"]]
+    words += [f"{key}={value}" for key, value in flatten(config.model).items()]
+    parts_of = ["activation", "initializer"] if choices["model"] != "linear" else ["initializer"]
+    network = ", ".join([" ".join(words), *(choices[group] for group in parts_of)])
+    for group in ("normalization", "dropout"):
+        if choices[group] != "none":
+            network += f", {group} {choices[group]}"
+    sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
+    epochs = parts.steps / parts.steps_per_epoch
+    return {
+        "network": f"{network}; {parameters:,} parameters",
+        "data": f"{choices['data']}: {sizes}; {' x '.join(map(str, data.input_shape))}, {data.classes} classes",
+        "training": f"{choices['optimizer']} lr={config.optimizer.get('lr')}, batches of"
+        f" {config.train.batch_size}, {parts.steps} steps = {epochs:.3g} epochs, seed {config.seed}",
+        "device": f"{device}, {threads} thread{'s' if threads > 1 else ''}",
+        "folder": str(folder),
+    }
+
+
+def _save_config(folder: Path, request: Request) -> None:
+    """What Hydra itself leaves in a run folder: the config, the words, and its own settings."""
+    folder.mkdir()
+    for name, content in (
+        ("config", request.config),
+        ("overrides", OmegaConf.create(request.overrides)),
+        ("hydra", OmegaConf.create({"hydra": request.hydra})),
+    ):
+        (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")
+
+
+def _as_markdown(request: Request) -> str:
+    words = " ".join(request.overrides) or "(defaults)"
+    return f"`dlexp {words}`\n\n```yaml\n{OmegaConf.to_yaml(request.config)}```\n"
+
+
+# Where things lie and how the run is watched: no hyperparameters.
+_NOT_HYPERPARAMETERS = ("outputs", "name", "device", "threads", "anomaly", "record.", "data.root", "data.download")
+
+
+def _hyperparameters(request: Request) -> dict[str, Any]:
+    """Group -> word and key -> value, as typed on the command line."""
+    groups = {key: word for key, word in request.choices.items() if key in request.config}
+    values = {
+        key: value
+        for key, value in flatten(request.config).items()
+        if not key.startswith(_NOT_HYPERPARAMETERS)
+    }
+    return {key: word for key, word in groups.items() if key not in ("record", "train", "debug")} | values
+
+
+def _versions() -> dict[str, str]:
+    found = {"dlexp": dlexp.__version__, "python": platform.python_version()}
+    for package in ("torch", "torchvision", "hydra-core", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

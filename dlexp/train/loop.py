@@ -1,0 +1,98 @@
+"""The training loop, whole on one page: batch, forward, loss, backward, probe, step, log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dlexp.train.step import Batch, LossFunction, accuracy, backpropagate
+
+
+class Recorder(Protocol):
+    """Who watches. Watching never changes the run."""
+
+    latest_loss: float  # of the last step that reached the host; finite before the first
+
+    def due(self, step: int) -> bool:
+        """Is this step to be recorded?"""
+
+    def watch(self) -> None:
+        """Before forward: be ready to see what passes through the layers."""
+
+    def probe(self) -> None:
+        """Between backward and the update: measure signals and gradients."""
+
+    def log(self, step: int, *, stepped: bool, loss: Tensor, accuracy: Tensor) -> None:
+        """After the update, if there was one: measure it and keep the numbers."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+def fit(
+    model: nn.Module,
+    loss_function: LossFunction,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    steps: Iterable[int],
+    *,
+    recorder: Recorder,
+    validate: Callable[[int], float] | None = None,
+    validate_after: Collection[int] = (),
+) -> int | None:
+    """Train.
+
+    The loss is looked at on every step where that is free, on the CPU. On other devices looking
+    would make the host wait, so there it is looked at when a recorded or validated step brings a
+    number over anyway, and the device itself remembers which step was the first bad one.
+
+    Args:
+        steps: the step numbers, in order.
+        recorder: told of every phase of the steps that are `due`.
+        validate: called with a step number after the update of each step in `validate_after`;
+            returns the validation loss.
+
+    Returns:
+        The first step whose loss was not finite, or None. On the CPU that step's update is not
+        made, so the weights are those that gave the bad loss.
+    """
+    device = next(model.parameters()).device
+    looks_every_step = device.type == "cpu"
+    never = torch.iinfo(torch.int64).max
+    first_bad = torch.full((), never, dtype=torch.int64, device=device)
+
+    for step in steps:
+        batch = next(batches)
+        due = recorder.due(step)
+        if due:
+            recorder.watch()
+        loss, outputs = backpropagate(model, loss_function, optimizer, batch)
+        if due:
+            recorder.probe()
+
+        if looks_every_step:
+            if not math.isfinite(loss.item()):
+                if not due:  # see it once more, so that the bad step is on record
+                    recorder.watch()
+                    loss, outputs = backpropagate(model, loss_function, optimizer, batch)
+                    recorder.probe()
+                recorder.log(step, stepped=False, loss=loss, accuracy=accuracy(outputs, batch[1]))
+                return step
+        else:
+            first_bad = torch.where(torch.isfinite(loss), first_bad, first_bad.clamp(max=step))
+
+        optimizer.step()
+        seen = 0.0  # the sum of the losses that this step brings to the host
+        if due:
+            recorder.log(step, stepped=True, loss=loss, accuracy=accuracy(outputs, batch[1]))
+            seen += recorder.latest_loss
+        if validate and step in validate_after:
+            seen += validate(step)
+        if not looks_every_step and not math.isfinite(seen) and int(first_bad) != never:
+            return int(first_bad)
+    bad = int(first_bad)
+    return None if bad == never else bad
