@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,20 @@ class Call:
         return self.given[-1][self.z.output_nr] if self.given else None
 
 
+class Signal(NamedTuple):
+    """What passed through a layer in one step; S samples, U units."""
+
+    delta: Tensor | None  # (S, U), dL/dz; None where no gradient came
+    a: Tensor  # (S, U)
+    activation: nn.Module | None
+    setting: object  # the same for activations that are alike
+
+    @property
+    def key(self) -> object:
+        """The same for signals that are measured alike."""
+        return self.delta is None or self.delta.shape, self.a.shape, self.setting
+
+
 class Listener:
     """Hears what the layers of `model` return, while it is attached."""
 
@@ -62,8 +76,10 @@ class Listener:
         self.layers = [_layer(i, path, module, len(found)) for i, (path, module) in enumerate(found, 1)]
         self.modules = [module for _, module in found]
         self.calls: list[Call] = []  # in the order of the forward pass
-        # what tells activations apart, e.g. (nn.ELU, "alpha=1.0")
+        # What tells activations apart, e.g. (nn.ELU, "alpha=1.0").
         self.settings: dict[nn.Module | None, object] = {None: None} | {m: (type(m), m.extra_repr()) for m in model.modules() if isinstance(m, ACTIVATIONS)}
+        # Layer -> the activation whose output it takes in directly: no need to listen to that one.
+        self._fed_by = _fed_by(model, self.modules)
         self._handles: list[Any] = []
 
     @property
@@ -74,7 +90,7 @@ class Listener:
         """Listen to the forward passes that come next."""
         for i, module in enumerate(self.modules):
             self._handles.append(module.register_forward_hook(partial(self._on_layer, i)))
-        for module in filter(None, self.settings):
+        for module in self.settings.keys() - {None, *self._fed_by.values()}:
             self._handles.append(module.register_forward_hook(self._on_activation))
 
     def detach(self) -> None:
@@ -84,25 +100,24 @@ class Listener:
         self._handles.clear()
         self.calls.clear()
 
-    def signals(self) -> dict[int, tuple[Tensor | None, Tensor, nn.Module | None]]:
-        """For each layer that ran: delta and activation, both (samples, U), and the activation module.
-
-        Delta is None where no gradient came. A layer that ran twice has the samples of both runs.
-        """
-        found: dict[int, tuple[Tensor | None, Tensor, nn.Module | None]] = {}
+    def signals(self) -> dict[int, Signal]:
+        """What passed through each layer that ran; one that ran twice has the samples of both runs."""
+        found: dict[int, Signal] = {}
         for call in self.calls:
             module, delta = self.modules[call.layer], call.delta
             delta = None if delta is None else _units_last(delta, module)
             a = _units_last(call.a, module)
             if call.layer in found:
-                earlier, a_earlier, _ = found[call.layer]
-                a = torch.cat([a_earlier, a])
-                if earlier is not None:
-                    delta = earlier if delta is None else torch.cat([earlier, delta])
-            found[call.layer] = (delta, a, call.activation)
+                earlier = found[call.layer]
+                a = torch.cat([earlier.a, a])
+                if earlier.delta is not None:
+                    delta = earlier.delta if delta is None else torch.cat([earlier.delta, delta])
+            found[call.layer] = Signal(delta, a, call.activation, self.settings[call.activation])
         return found
 
-    def _on_layer(self, layer: int, module: nn.Module, args: object, returned: Any) -> None:
+    def _on_layer(self, layer: int, module: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
+        if layer in self._fed_by and self.calls:
+            self._on_activation(self._fed_by[layer], (), args[0])
         call = Call(layer, returned[0] if isinstance(returned, tuple) else returned)
         if call.z.grad_fn is not None:
             # The node that made z is given dL/dz even if an in-place activation overwrites z later.
@@ -125,6 +140,25 @@ def _layer(number: int, path: str, module: nn.Module, of: int) -> Layer:
         shape=next(tuple(p.shape) for p in own if p.dim() >= 2),
         parameters=sum(p.numel() for p in own),
     )
+
+
+def _fed_by(model: nn.Module, layers: list[nn.Module]) -> dict[int, nn.Module]:
+    """Layers that stand right behind layer and activation in an `nn.Sequential`, with that activation.
+
+    Only modules that stand in one place count: one that is used twice is listened to.
+    """
+    index = {module: i for i, module in enumerate(layers)}
+    places = [m for container in model.modules() for m in container.children()]
+    once = {m for m in places if places.count(m) == 1}
+    found = {}
+    for container in model.modules():
+        if type(container) is nn.Sequential:
+            children = list(container)
+            for before, activation, after in zip(children, children[1:], children[2:], strict=False):
+                known = before in index and after in index and isinstance(activation, ACTIVATIONS)
+                if known and {before, activation, after} <= once:
+                    found[index[after]] = activation
+    return found
 
 
 def _units_last(signal: Tensor, module: nn.Module) -> Tensor:

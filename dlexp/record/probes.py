@@ -1,22 +1,22 @@
-"""What is measured: pure functions of what passed through the layers, and the probe that calls them.
+"""What is measured, and the probe that measures it.
 
-Nothing here draws random numbers or, away from the CPU, makes the host wait. Layers of one shape
-are stacked and measured by one call, because in a small network the calls, not the arithmetic,
-take the time. L layers, R of them in a stack, Q quantities, U units.
+Nothing here draws random numbers or, away from the CPU, makes the host wait.
+L layers, R of them in a group, Q quantities, S samples, U units.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dlexp.record.layers import Listener
+from dlexp.record.layers import Listener, Signal
+from dlexp.record.sheet import SMALL, Sheet, count
 
 QUANTITIES = (
     "grad_norm",  # ||dL/dW||, weight and bias of the layer together
@@ -29,7 +29,12 @@ QUANTITIES = (
     "zero_grad_fraction",  # share of the entries of dL/dW that are exactly 0
 )
 INDEX = {name: q for q, name in enumerate(QUANTITIES)}
-SHARES = tuple(name for name in QUANTITIES if name.endswith("_fraction"))
+SHARE_OF = {
+    "dead_fraction": "activation_rms",
+    "saturated_fraction": "activation_rms",
+    "zero_grad_fraction": "grad_norm",
+}
+ROOTS = ("grad_norm", "delta_rms", "activation_rms", "weight_norm", "update_ratio")
 
 # A unit of a healthy ReLU layer is 0 for half of all samples: fewer than these look dead by chance.
 SMALLEST_BATCH_FOR_DEAD = 8
@@ -50,82 +55,70 @@ NO_ACTIVATION = "no activation"
 NEVER_SATURATES = "this activation does not saturate"
 SMALL_BATCH = f"fewer than {SMALLEST_BATCH_FOR_DEAD} samples"
 
-Norm = Callable[[Tensor], Tensor]
 
-
-def norm64(rows: Tensor) -> Tensor:
-    """Euclidean norm of each row of (R, N), summed in float64: a signal of 1e-30 squares to 0 in float32."""
-    if rows.device.type == "mps":  # has no float64: scale by the largest value instead
-        largest = rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
-        return torch.linalg.vector_norm(rows / largest, dim=1) * largest.squeeze(1)
-    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
-
-
-def norm32(rows: Tensor) -> Tensor:
-    """The same in the precision of the rows: four times as fast on a CPU, right from 1e-15 to 1e15."""
-    return torch.linalg.vector_norm(rows, dim=1)
-
-
-def share(compare: Callable[..., Tensor], rows: Tensor, value: float) -> Tensor:
-    """Share of the entries of each row of (R, N) for which the comparison holds: (R,).
-
-    Writes 0.0 and 1.0 over the rows: the mean of floats is several times faster than that of bools.
-    """
-    return compare(rows, value, out=rows).mean(1)
-
-
-class Stack:
-    """Room for a copy of what belongs to the parameters of like layers, a row for each layer."""
-
-    def __init__(self, layers: tuple[int, ...], owned: Sequence[Sequence[Tensor]]) -> None:
-        """`owned`: the parameters of each of the layers."""
-        sizes = [p.numel() for p in owned[0]]
-        self.layers = layers
-        self.rows = owned[0][0].new_empty(len(layers), sum(sizes), requires_grad=False)  # (R, N)
-        self.parameters = [p for own in owned for p in own]
-        self.views = [
-            part.view(p.shape)
-            for row, own in zip(self.rows, owned, strict=True)
-            for p, part in zip(own, row.split([p.numel() for p in own]), strict=True)
-        ]
-
-
-def stacks(modules: Sequence[nn.Module]) -> list[Stack]:
-    """A stack for each kind of layer that has parameters of the same shapes."""
-    owned = [list(module.parameters(recurse=False)) for module in modules]
-    alike: dict[object, list[int]] = {}
-    for i, own in enumerate(owned):
-        alike.setdefault(tuple(p.shape for p in own), []).append(i)
-    return [Stack(tuple(layers), [owned[i] for i in layers]) for layers in alike.values()]
-
-
-@dataclass(frozen=True)
 class Layout:
-    """Where the numbers of a measurement belong in its (Q, L) table; the same for most steps."""
+    """Where the raw numbers of a step belong in its (Q, L) table, and what makes them quantities."""
 
-    quantity: np.ndarray  # (n,) which quantity each number is of
-    layer: np.ndarray  # (n,) and of which layer
-    scale: np.ndarray  # (n,) 1 / sqrt(N), which turns a norm into a root mean square
-    norms: np.ndarray  # indices of the numbers that are norms
-    reasons: dict[tuple[int, int], str]  # (quantity, layer) -> why there is no number
+    def __init__(self, layers: int) -> None:
+        self.layers = layers
+        self.reasons: dict[tuple[int, int], str] = {}  # (quantity, layer) -> why there is no number
+        self._parts: list[tuple[int, int, float]] = []  # quantity, layer, size
+        self._columns: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def add(self, quantity: str, layers: Sequence[int], sizes: Sequence[float] = ()) -> None:
+        """The next numbers are parts of this quantity of these layers; sums are divided by `sizes`."""
+        sizes = sizes or [1] * len(layers)
+        self._parts += [(INDEX[quantity], i, size) for i, size in zip(layers, sizes, strict=True)]
+
+    def without_update(self) -> Layout:
+        """The layout of a step whose update was not made."""
+        other = Layout(self.layers)
+        ratio = INDEX["update_ratio"]
+        other._parts = [part for part in self._parts if part[0] != ratio]
+        other.reasons = self.reasons | {(ratio, i): NO_UPDATE for i in range(self.layers)}
+        return other
+
+    @property
+    def numbers(self) -> int:
+        """How many raw numbers a step has."""
+        return len(self._parts)
+
+    def miss(self, quantity: str, layer: int, reason: str) -> None:
+        """There is no such number of this layer, and why."""
+        self.reasons[INDEX[quantity], layer] = reason
+
+    def tables(self, numbers: np.ndarray) -> np.ndarray:
+        """The quantities of T steps (T, Q, L) from their raw numbers (T, n); NaN where there is none.
+
+        The parts of a norm add up by their squares, those of a count by themselves.
+        """
+        if self._columns is None:
+            quantity, layer, size = (np.array(column) for column in zip(*self._parts, strict=True))
+            roots = np.isin(quantity, [INDEX[name] for name in ROOTS])
+            self._columns = quantity * self.layers + layer, roots, 1 / size
+            self._gaps = np.array([q * self.layers + i for q, i in self.reasons], dtype=int)
+        place, roots, scale = self._columns
+        steps, cells = len(numbers), len(QUANTITIES) * self.layers
+        parts = np.where(roots, numbers**2, numbers) * scale
+        places = place + cells * np.arange(steps)[:, None]
+        sums = np.bincount(places.ravel(), parts.ravel(), minlength=steps * cells).reshape(steps, cells)
+        sums[:, self._gaps] = math.nan
+        tables = sums.reshape(steps, len(QUANTITIES), self.layers)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            tables[:, INDEX["update_ratio"]] /= tables[:, INDEX["weight_norm"]]
+        tables[:, : len(ROOTS)] **= 0.5
+        # A share of numbers that are no numbers says nothing.
+        for name, of in SHARE_OF.items():
+            tables[:, INDEX[name]] += 0 * tables[:, INDEX[of]]
+        return tables
 
 
+@dataclass
 class Measurement:
-    """The numbers of one step, still on the device."""
+    """The raw numbers of one step, still on the device, and the layout that places them."""
 
-    def __init__(self) -> None:
-        self.numbers: list[Tensor] = []
-        self.kinds: list[tuple[str, tuple[int, ...], int]] = []  # quantity, layers, N
-        self.missing: list[tuple[str, tuple[int, ...], str]] = []  # quantity, layers, reason
-
-    def add(self, quantity: str, layers: tuple[int, ...], numbers: Tensor, size: int = 1) -> None:
-        """Numbers (R,) of these layers; `size` is what a root mean square divides by."""
-        self.numbers.append(numbers)
-        self.kinds.append((quantity, layers, size))
-
-    def miss(self, quantity: str, layers: tuple[int, ...], reason: str) -> None:
-        """There is no such number of these layers, and why."""
-        self.missing.append((quantity, layers, reason))
+    layout: Layout
+    numbers: list[Tensor] = field(default_factory=list)  # (n,) in all
 
 
 class Probe:
@@ -137,141 +130,133 @@ class Probe:
     def __init__(self, model: nn.Module) -> None:
         self._listener = Listener(model)
         self.layers = self._listener.layers
-        self._on_cpu = next(model.parameters()).device.type == "cpu"
-        self._layouts: dict[object, Layout] = {}
-        self._gradients: list[Stack] = []
-        self._weights: list[Stack] = []
+        self._owned = [list(m.parameters(recurse=False)) for m in self._listener.modules]
+        self._plans: dict[object, _Plan] = {}
+        self._weights = Sheet(self._owned, copy_large=True)
 
     def attach(self) -> None:
         """Be ready for the forward pass that comes next."""
         self._listener.calls.clear()
         if not self._listener.attached:
             self._listener.attach()
-            self._gradients, self._weights = stacks(self._listener.modules), stacks(self._listener.modules)
 
     def detach(self) -> None:
-        """Stop listening and let the memory go; the model is as it was before `attach`."""
+        """Stop listening; the model is as it was before `attach`."""
         self._listener.detach()
-        self._gradients, self._weights = [], []
 
     @torch.no_grad()
     def read(self) -> Measurement:
         """After backward and before the update: everything but `update_ratio`."""
-        found = self._precise(self._read)
-        self._listener.calls.clear()
-        return found
+        grads = [[p.grad for p in own if p.grad is not None] for own in self._owned]
+        signals = self._listener.signals()
+        self._listener.calls.clear()  # lets the graph go
+        key = (*map(len, grads), *((i, signal.key) for i, signal in signals.items()))
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = _Plan(self._weights.owners, grads, signals)
+        self._weights.fill(self._owned)
+        return Measurement(plan.layout, [self._weights.norms(), *plan.measure(grads, signals)])
 
     @torch.no_grad()
     def read_update(self, found: Measurement, *, stepped: bool) -> None:
-        """After the update: the numerator of `update_ratio`. Without an update there is none."""
-        if not stepped:
-            found.miss("update_ratio", tuple(range(len(self.layers))), NO_UPDATE)
-            return
-        for stack in self._weights:  # what was copied before the update becomes the (negative) update
-            torch._foreach_sub_(stack.views, stack.parameters)
-        update = self._precise(self._read_update)
-        found.numbers += update.numbers
-        found.kinds += update.kinds
-
-    def layout(self, found: Measurement) -> Layout:
-        """Where the numbers of `found` belong."""
-        key = (*found.kinds, *found.missing)
-        if key not in self._layouts:
-            flat = [(INDEX[q], i, size) for q, layers, size in found.kinds for i in layers]
-            quantity, layer, size = (np.array(column, int) for column in zip(*flat, strict=True))
-            shares = [INDEX[name] for name in SHARES]
-            self._layouts[key] = Layout(
-                quantity,
-                layer,
-                scale=1 / np.sqrt(size),
-                norms=np.flatnonzero(~np.isin(quantity, shares)),
-                reasons={(INDEX[q], i): why for q, layers, why in found.missing for i in layers},
-            )
-        return self._layouts[key]
-
-    def _precise(self, measure: Callable[[Norm], Measurement]) -> Measurement:
-        """Measure in float32 where that is faster and enough, otherwise in float64."""
-        if self._on_cpu:  # looking at the numbers costs nothing here
-            found = measure(norm32)
-            norms = torch.cat(found.numbers).numpy()[self.layout(found).norms]
-            if norms.min() > 1e-15 and norms.max() < 1e15:
-                return found
-        return measure(norm64)
-
-    def _read(self, norm: Norm) -> Measurement:
-        found = Measurement()
-        for stack in self._gradients:
-            _read_gradients(found, norm, stack)
-        for stack in self._weights:
-            torch._foreach_copy_(stack.views, stack.parameters)
-            found.add("weight_norm", stack.layers, norm(stack.rows))
-        _read_signals(found, norm, self._listener)
-        return found
-
-    def _read_update(self, norm: Norm) -> Measurement:
-        found = Measurement()
-        for stack in self._weights:
-            found.add("update_ratio", stack.layers, norm(stack.rows))
-        return found
-
-
-def _read_gradients(found: Measurement, norm: Norm, stack: Stack) -> None:
-    """grad_norm and zero_grad_fraction."""
-    grads = [p.grad for p in stack.parameters]
-    if any(grad is None for grad in grads):
-        per_layer = len(grads) // len(stack.layers)
-        for r, i in enumerate(stack.layers):
-            if all(grad is None for grad in grads[r * per_layer : (r + 1) * per_layer]):
-                found.miss("grad_norm", (i,), NO_GRADIENT)
-                found.miss("zero_grad_fraction", (i,), NO_GRADIENT)
-        grads = [torch.zeros_like(v) if g is None else g for g, v in zip(grads, stack.views, strict=True)]
-    torch._foreach_copy_(stack.views, grads)
-    found.add("grad_norm", stack.layers, norm(stack.rows))
-    found.add("zero_grad_fraction", stack.layers, share(torch.eq, stack.rows, 0.0))
-
-
-def _read_signals(found: Measurement, norm: Norm, heard: Listener) -> None:
-    """delta_rms, activation_rms, dead_fraction and saturated_fraction."""
-    signals = heard.signals()
-    for i in range(len(heard.modules)):
-        if i not in signals:
-            for name in ("delta_rms", "activation_rms", "dead_fraction", "saturated_fraction"):
-                found.miss(name, (i,), NOT_RUN)
-
-    deltas: dict[object, dict[int, Tensor]] = {}
-    activations: dict[object, dict[int, Tensor]] = {}
-    for i, (delta, a, activation) in signals.items():
-        if delta is None:
-            found.miss("delta_rms", (i,), NO_GRADIENT)
+        """After the update: what it changed. Without an update there is nothing to read."""
+        if stepped:
+            self._weights.subtract(self._owned)
+            found.numbers.append(self._weights.norms())
         else:
-            deltas.setdefault(delta.shape, {})[i] = delta
-        activations.setdefault((a.shape, heard.settings.get(activation)), {})[i] = a
-
-    for group in deltas.values():
-        flat = torch.stack(list(group.values())).flatten(1)
-        found.add("delta_rms", tuple(group), norm(flat), flat.shape[1])
-    for group in activations.values():
-        _read_activations(found, norm, group, signals[next(iter(group))][2])
+            found.layout = found.layout.without_update()
 
 
-def _read_activations(
-    found: Measurement, norm: Norm, group: dict[int, Tensor], activation: nn.Module | None
-) -> None:
-    """Layers with equal activations of one shape, each (samples, U)."""
-    layers = tuple(group)
-    stack = torch.stack(list(group.values()))  # (R, samples, U)
-    flat = stack.flatten(1)
-    found.add("activation_rms", layers, norm(flat), flat.shape[1])
-    if activation is None:
-        found.miss("dead_fraction", layers, NO_ACTIVATION)
-        found.miss("saturated_fraction", layers, NO_ACTIVATION)
-        return
-    if stack.shape[1] < SMALLEST_BATCH_FOR_DEAD:
-        found.miss("dead_fraction", layers, SMALL_BATCH)
-    else:  # the largest |a| over the samples is 0 only where every a is
-        found.add("dead_fraction", layers, share(torch.eq, stack.abs().amax(1), 0.0))
-    if type(activation) in SATURATED:
-        flatness, threshold = SATURATED[type(activation)](activation, flat)
-        found.add("saturated_fraction", layers, share(torch.gt, flatness, threshold))
-    else:
-        found.miss("saturated_fraction", layers, NEVER_SATURATES)
+class _Plan:
+    """How to measure the steps whose tensors are shaped like those of this one."""
+
+    def __init__(
+        self, weight_owners: list[int], grads: list[list[Tensor]], signals: dict[int, Signal]
+    ) -> None:
+        layout = self.layout = Layout(len(grads))
+        layout.add("weight_norm", weight_owners)
+
+        self._with_gradient = [i for i, own in enumerate(grads) if own]
+        self._gradients = Sheet([grads[i] for i in self._with_gradient])
+        owners = [self._with_gradient[row] for row in self._gradients.owners]
+        layout.add("grad_norm", owners)
+        layout.add("zero_grad_fraction", owners, [sum(g.numel() for g in grads[i]) for i in owners])
+
+        self._with_delta = [i for i, signal in signals.items() if signal.delta is not None]
+        self._ran = list(signals)
+        self._signals = Sheet(self._rows(signals))
+        for row in self._signals.owners:
+            deltas = len(self._with_delta)
+            i = self._with_delta[row] if row < deltas else self._ran[row - deltas]
+            layout.add("delta_rms" if row < deltas else "activation_rms", [i], [signals[i].a.numel()])
+        for i in range(len(grads)):
+            if i not in self._with_gradient:
+                layout.miss("grad_norm", i, NO_GRADIENT)
+                layout.miss("zero_grad_fraction", i, NO_GRADIENT)
+            if i not in self._with_delta:
+                layout.miss("delta_rms", i, NO_GRADIENT if i in signals else NOT_RUN)
+            if i not in signals:
+                for name in ("activation_rms", "dead_fraction", "saturated_fraction"):
+                    layout.miss(name, i, NOT_RUN)
+
+        alike: dict[object, list[int]] = {}
+        for i, signal in signals.items():
+            alone = i if signal.a.numel() > SMALL else None
+            alike.setdefault((signal.a.shape, signal.setting, alone), []).append(i)
+        self._groups = [group for layers in alike.values() if (group := self._group(layers, signals))]
+        layout.add("update_ratio", weight_owners)
+
+    def _group(self, layers: list[int], signals: dict[int, Signal]) -> _Group | None:
+        """Layers with equal activations of one shape; None where there is nothing to measure."""
+        activation, (samples, units) = signals[layers[0]].activation, signals[layers[0]].a.shape
+        dead = activation is not None and samples >= SMALLEST_BATCH_FOR_DEAD
+        saturates = type(activation) in SATURATED
+        if dead:
+            self.layout.add("dead_fraction", layers, [units] * len(layers))
+        if saturates:
+            self.layout.add("saturated_fraction", layers, [samples * units] * len(layers))
+        for i in layers:
+            if not dead:
+                self.layout.miss("dead_fraction", i, SMALL_BATCH if activation else NO_ACTIVATION)
+            if not saturates:
+                self.layout.miss("saturated_fraction", i, NEVER_SATURATES if activation else NO_ACTIVATION)
+        return _Group(layers, activation, dead, saturates) if dead or saturates else None
+
+    def _rows(self, signals: dict[int, Signal]) -> list[list[Tensor]]:
+        deltas = [signals[i].delta for i in self._with_delta]
+        return [[t] for t in (*deltas, *(signals[i].a for i in self._ran)) if t is not None]
+
+    def measure(self, grads: list[list[Tensor]], signals: dict[int, Signal]) -> list[Tensor]:
+        """The numbers, in the order of the layout from `grad_norm` up to `update_ratio`."""
+        self._gradients.fill([grads[i] for i in self._with_gradient])
+        self._signals.fill(self._rows(signals))
+        numbers = [self._gradients.norms(), self._gradients.zeros(), self._signals.norms()]
+        for group in self._groups:
+            numbers += group.measure(signals)
+        self._gradients.release()
+        self._signals.release()
+        return numbers
+
+
+@dataclass
+class _Group:
+    """Layers whose activations have one shape and one kind."""
+
+    layers: list[int]
+    activation: nn.Module | None
+    dead: bool
+    saturates: bool
+
+    def measure(self, signals: dict[int, Signal]) -> list[Tensor]:
+        """How many units are dead, and how many activations saturated, in each layer."""
+        if len(self.layers) == 1:
+            stack = signals[self.layers[0]].a.unsqueeze(0)
+        else:
+            stack = torch.stack([signals[i].a for i in self.layers])  # (R, S, U)
+        numbers = []
+        if self.dead:  # the largest |a| over the samples is 0 only where every a is
+            numbers.append(count(torch.eq, stack.abs().amax(dim=1), 0.0))
+        if self.saturates:
+            flatness, threshold = SATURATED[type(self.activation)](self.activation, stack.flatten(1))
+            numbers.append(count(torch.gt, flatness, threshold))
+        return numbers

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dlexp.record.layers import Layer
-from dlexp.record.probes import INDEX, QUANTITIES, Measurement, Probe
+from dlexp.record.probes import INDEX, QUANTITIES, Layout, Measurement, Probe
 from dlexp.record.schedule import Schedule
 from dlexp.record.sinks import Row, Sink
 
@@ -28,7 +29,6 @@ class Recorder:
     def __init__(self, model: nn.Module, due: Schedule, sinks: Sequence[Sink]) -> None:
         self.due = due
         self.latest_loss = 0.0
-        self.latest: dict[str, float] = {}  # loss and accuracy of the last row that reached the host
         self.first: Row | None = None
         self.last: Row | None = None
         self._probe = Probe(model)
@@ -69,29 +69,32 @@ class Recorder:
         """Bring what is pending to the host and write it."""
         if not self._pending:
             return
-        whole = torch.cat([numbers for _, _, numbers in self._pending]).cpu().double().numpy()
-        rows, start = [], 0
-        for step, measurement, numbers in self._pending:
-            rows.append(self._row(step, measurement, whole[start : start + len(numbers)]))
-            start += len(numbers)
-        self._pending.clear()
+        pending, self._pending = self._pending, []
+        whole = torch.cat([numbers for _, _, numbers in pending]).cpu().double().numpy()
+        rows: list[Row] = []
+        # Steps of one layout, in most runs all of them, become tables together.
+        for layout, group in groupby(pending, key=lambda item: item[1].layout):
+            steps = [step for step, _, _ in group]
+            part, whole = np.split(whole, [len(steps) * layout.numbers + 2 * len(steps)])
+            part = part.reshape(len(steps), -1)
+            rows += self._rows(steps, layout, part)
         self.first = self.first or rows[0]
         self.last = rows[-1]
         self.latest_loss = self.last.loss
         for sink in self._sinks:
             sink.rows(rows)
 
-    def _row(self, step: int, measurement: Measurement, numbers: np.ndarray) -> Row:
-        layout = self._probe.layout(measurement)
-        table = np.full((len(QUANTITIES), len(self.layers)), np.nan)
-        table[layout.quantity, layout.layer] = numbers[:-2] * layout.scale
-        with np.errstate(divide="ignore", invalid="ignore"):
-            table[INDEX["update_ratio"]] /= table[INDEX["weight_norm"]]
-        reasons = layout.reasons
-        unscaled = np.flatnonzero(table[INDEX["weight_norm"]] == 0)
-        if len(unscaled):
-            reasons = reasons | {(INDEX["update_ratio"], int(i)): "the weights are all 0" for i in unscaled}
-        return Row(step, float(numbers[-2]), float(numbers[-1]), table, reasons)
+    def _rows(self, steps: list[int], layout: Layout, numbers: np.ndarray) -> list[Row]:
+        tables = layout.tables(numbers[:, :-2])
+        rows = []
+        for step, table, (loss, accuracy) in zip(steps, tables, numbers[:, -2:].tolist(), strict=True):
+            reasons: Mapping[tuple[int, int], str] = layout.reasons
+            unscaled = np.flatnonzero(table[INDEX["weight_norm"]] == 0)
+            if len(unscaled):
+                ratio = INDEX["update_ratio"]
+                reasons = {(ratio, int(i)): "the weights are all 0" for i in unscaled} | layout.reasons
+            rows.append(Row(step, loss, accuracy, table, reasons))
+        return rows
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         """Numbers of the whole network, after the rows recorded so far."""

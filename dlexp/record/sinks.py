@@ -63,9 +63,9 @@ class RecordLines:
             if row.reasons is not self._reasons_of_template:  # they stay the same for most of a run
                 self._reasons_of_template = row.reasons
                 self._present, self._template = self._make_template(row)
-            numbers = (row.loss, row.accuracy, *row.table[self._present].tolist())
-            if all(map(math.isfinite, numbers)):
-                self._file.write(self._template % (row.step, *numbers))
+            numbers = row.table[self._present]
+            if math.isfinite(row.loss) and np.isfinite(numbers).all():
+                self._file.write(self._template % (row.step, row.loss, row.accuracy, *numbers.tolist()))
             else:
                 self._file.write(self._with_reasons(row))
         self._file.flush()
