@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from dlexp.compose import CONFIGS, VERSION_BASE, Request, explain, request
 from dlexp.errors import UserError
@@ -46,17 +45,27 @@ def main() -> None:
 
     task.__module__ = __name__
     try:
-        hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **VERSION_BASE)(task)()
+        try:
+            hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **VERSION_BASE)(task)()
+        except Exception as error:
+            if show_trace or HydraConfig.initialized():  # a job of a sweep
+                raise
+            _complain(explain(error), code=2)
         if failures:
             raise failures[0]
     except Terminated:
         sys.exit(143)
     except KeyboardInterrupt:
         sys.exit(130)
+    except UserError as error:
+        if show_trace:
+            raise
+        _complain(error.lines, code=2)
     except Exception as error:
         if show_trace:
             raise
-        _complain(error)
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        _complain([f"{text} (HYDRA_FULL_ERROR=1 shows the trace)"], code=1)
 
 
 def _run(config: DictConfig) -> None:
@@ -71,14 +80,7 @@ def _request(config: DictConfig) -> Request:
     return request(config, own, Path(own.runtime.output_dir) if named else None)
 
 
-def _complain(error: Exception) -> NoReturn:
-    if isinstance(error, UserError):
-        lines, code = list(error.lines), 2
-    elif isinstance(error, (CompactHydraException, OmegaConfBaseException)):
-        lines, code = explain(error), 2
-    else:
-        text = " ".join(str(error).split())
-        lines, code = [f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the trace)"], 1
+def _complain(lines: Iterable[str], code: int) -> NoReturn:
     for line in lines:
         print(f"dlexp: {line}", file=sys.stderr)
     sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     CompactHydraException,
     ConfigCompositionException,
@@ -53,50 +53,67 @@ def compose(overrides: Sequence[str] = ()) -> Request:
 
     if isinstance(overrides, str):
         raise UserError(f"{overrides!r} is one string; dlexp takes a list of words: [{overrides!r}]")
-    before = HydraConfig.instance().cfg
     try:
         with initialize_config_dir(str(CONFIGS.resolve()), job_name="dlexp", **VERSION_BASE):
             config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
-            HydraConfig.instance().set_config(config)  # `${hydra:...}` reads it
             task = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
             return request(task, config.hydra)
-    except (CompactHydraException, OmegaConfBaseException) as error:
+    except (CompactHydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(*explain(error)) from error
-    finally:
-        HydraConfig.instance().cfg = before
 
 
 def request(task: DictConfig, own: DictConfig, folder: Path | None = None) -> Request:
     """A request from what Hydra composed: the task's config and Hydra's own part."""
     OmegaConf.resolve(task)
     choices = {str(key): str(value) for key, value in own.runtime.choices.items()}
+    if task.name == "auto":
+        task.name = f"{choices['model']}_{choices['data']}"
     return Request(task, choices, list(own.overrides.task), own, folder)
 
 
 def explain(error: Exception) -> list[str]:
     """One line a finding for an error of Hydra's: the word, what is wrong with it, what is allowed."""
+    text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         return [f"{error.override}: not understood; write key=value, for example model.depth=20"]
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return [f"{group}={choice}: no such choice{_nearest(choice, error.options)}"]
+    if several := re.match(r"Ambiguous value for argument '(.*?)'", text):
+        return [f"{several[1]}: several values; add -m to run a sweep over them, or quote a text"]
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        key = str(cause.full_key)
-        parent = cause.parent_node
-        known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
-        prefix = key.rpartition(".")[0]
-        names = [f"{prefix}.{name}" if prefix else name for name in known if name[0] != "_"]
-        return [f"{key}: no such key{_nearest(key, names)}"]
-    text = " ".join(str(cause or error).split()) or " ".join(str(error).split())
-    return [text]
+        key, parent = str(cause.full_key), cause.parent_node
+        known = [str(name) for name in parent if str(name)[0] != "_"] if isinstance(parent, DictConfig) else []
+        if "." not in key:
+            known = [name for name in {*known, *_groups()} if name != "hydra"]
+        typed = re.search(r"To append to your config use \+(\S.*)$", text)
+        return [f"{typed[1] if typed else key}: no such key{_elsewhere(key) or _nearest(key, known)}"]
+    if text.startswith("Config group override must be"):
+        return [f"a group, one of {', '.join(_groups())}, takes the name of one of its YAML files, not null"]
+    return [" ".join(str(cause or error).split()) or text]
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def _groups() -> list[str]:
+    return sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
+
+
+def _elsewhere(key: str) -> str:
+    """Other choices of the group that take this key, e.g. dropout=standard for dropout.p."""
+    group, _, name = key.partition(".")
+    files = sorted((CONFIGS / group).glob("*.yaml")) if group in _groups() else []
+    takers = [f"{group}={path.stem}" for path in files if name in OmegaConf.load(path)]
+    return f" of this choice; it belongs to {', '.join(takers)}" if takers else ""
+
+
+def _nearest(typed: str, known: Iterable[str]) -> str:
+    """A hint at what was meant, and all that is allowed; `typed` may be a dotted key."""
+    prefix, dot, word = typed.rpartition(".")
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{hint}; allowed: {', '.join(names)}" if names else hint
+    hint = f"; did you mean {prefix}{dot}{close[0]}?" if close else ""
+    allowed = ", ".join(f"{prefix}{dot}{name}" for name in names)
+    return f"{hint}; allowed: {allowed}" if allowed else f"{hint}; this choice takes no values"
 
 
 def flatten(config: DictConfig | ListConfig | dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -125,7 +125,7 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
                 bad = parts.steps - 1  # the last update did it
         summary["status"] = "finished" if bad is None else "diverged"
         if bad is not None:
-            summary["diverged"] = {"step": bad, **_blame(model, recorder, bad)}
+            summary["diverged"] = {"step": bad, **_blame(recorder, bad)}
     except KeyboardInterrupt:
         summary["status"] = "interrupted"
         raise
@@ -162,15 +162,15 @@ def _validations(steps: int, steps_per_epoch: int) -> frozenset[int]:
     return frozenset([*ends, steps - 1])
 
 
-def _blame(model: torch.nn.Module, recorder: Recorder, step: int) -> dict[str, str | None]:
+def _blame(recorder: Recorder, step: int) -> dict[str, str | None]:
     """Where numbers stopped being finite, as far as the record of that step tells."""
     row = recorder.last
-    if row is not None and row.step == step:
-        place = first_bad_layer(row)
-        if place is None:
-            return {"layer": None, "reason": "every layer is finite, the loss is not"}
-        return {"layer": recorder.layers[place[0]].name, "reason": f"{place[1]} is not finite"}
-    return {"layer": None, "reason": "the step was not among those recorded"}
+    if row is None or row.step != step:
+        return {"layer": None, "reason": "the step was not among those recorded"}
+    place = first_bad_layer(row)
+    if place is None:
+        return {"layer": recorder.layers[-1].name, "reason": "its output is finite, but too large for the loss"}
+    return {"layer": recorder.layers[place[0]].name, "reason": f"its {place[1]} is not finite"}
 
 
 def _layers(recorder: Recorder) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def _heading(
     config, choices, data = request.config, request.choices, parts.data
     parameters = sum(p.numel() for p in parts.model.parameters())
     words = [choices["model"]]
-    words += [f"{key}={value}" for key, value in flatten(config.model).items()]
+    words += [f"{key}={str(value).lower()}" for key, value in flatten(config.model).items()]
     parts_of = ["activation", "initializer"] if choices["model"] != "linear" else ["initializer"]
     network = ", ".join([" ".join(words), *(choices[group] for group in parts_of)])
     for group in ("normalization", "dropout"):

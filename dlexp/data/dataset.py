@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dlexp.errors import UserError
-
 
 @dataclass(frozen=True)
 class Split:
@@ -57,14 +55,14 @@ def split(samples: Split, shares: list[float], seed: int) -> list[Split]:
         The rest, then one split for each share. Together they hold each sample once.
 
     Raises:
-        UserError: a part would be empty.
+        ValueError: a part would be empty.
     """
     n = len(samples)
     sizes = [round(share * n) for share in shares]
     sizes.insert(0, n - sum(sizes))
     if min(sizes) < 1:
         named = " and ".join(f"{share:g}" for share in shares)
-        raise UserError(f"shares of {named} leave a split of the {n} samples empty")
+        raise ValueError(f"held-out shares of {named} leave a split of the {n} samples empty")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return [Split(samples.inputs[rows], samples.targets[rows]) for rows in order.split(sizes)]
 

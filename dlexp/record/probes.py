@@ -104,12 +104,11 @@ class Layout:
         sums = np.bincount(places.ravel(), parts.ravel(), minlength=steps * cells).reshape(steps, cells)
         sums[:, self._gaps] = math.nan
         tables = sums.reshape(steps, len(QUANTITIES), self.layers)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             tables[:, INDEX["update_ratio"]] /= tables[:, INDEX["weight_norm"]]
-        tables[:, : len(ROOTS)] **= 0.5
-        # A share of numbers that are no numbers says nothing.
-        for name, of in SHARE_OF.items():
-            tables[:, INDEX[name]] += 0 * tables[:, INDEX[of]]
+            tables[:, : len(ROOTS)] **= 0.5
+            for name, of in SHARE_OF.items():  # a share of numbers that are no numbers says nothing
+                tables[:, INDEX[name]] += 0 * tables[:, INDEX[of]]
         return tables
 
 

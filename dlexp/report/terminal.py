@@ -74,7 +74,7 @@ class Terminal:
         lines = {steps * (i + 1) // PLAIN_LINES for i in range(PLAIN_LINES)}
         for step in range(steps):
             yield step
-            if step + 1 in lines:
+            if step + 1 in lines and self._numbers():
                 self.console.print(f"step {step + 1:>{len(str(steps))}}/{steps}  {self._numbers()}")
 
     def _numbers(self) -> str:
@@ -106,7 +106,7 @@ class Terminal:
         metrics, spoiled = summary["metrics"], summary["diverged"]
         if spoiled:
             where = f"; first bad layer {spoiled['layer']}" if spoiled["layer"] else ""
-            why = f" ({spoiled['reason']})" if spoiled["reason"] else ""
+            why = f": {spoiled['reason']}"
             self.console.print(
                 Text(f"diverged at step {spoiled['step']}: the loss is not finite{where}{why}", "bold red"),
                 soft_wrap=True,
@@ -150,8 +150,10 @@ def compact(x: float | None) -> str:
     """A number in at most 7 characters: 0.0123, 1.2e-5, – for none."""
     if x is None:
         return "–"
-    if x == 0 or 0.001 <= abs(x) < 10000:
+    if x == 0 or 0.001 <= abs(x) < 1000:
         return f"{x:.3g}"
+    if 1000 <= abs(x) < 100_000:
+        return f"{x:.0f}"
     mantissa, exponent = f"{x:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
 
