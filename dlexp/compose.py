@@ -67,7 +67,7 @@ def request(task: DictConfig, own: DictConfig, folder: Path | None = None) -> Re
     OmegaConf.resolve(task)
     choices = {str(key): str(value) for key, value in own.runtime.choices.items()}
     if task.name == "auto":
-        task.name = f"{choices['model']}_{choices['data']}"
+        task.name = f"{choices.get('model')}_{choices.get('data')}"
     return Request(task, choices, list(own.overrides.task), own, folder)
 
 
