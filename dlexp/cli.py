@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -31,11 +30,33 @@ def main() -> None:
     show_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them
     signal.signal(signal.SIGTERM, _terminate)
-    failures: list[BaseException] = []
+    try:
+        _dispatch()
+    except KeyboardInterrupt as stop:
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
+    except Exception as error:
+        if show_trace:
+            raise
+        if isinstance(error, UserError):
+            lines, code = list(error.lines), 2
+        else:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            lines, code = [f"{text} (HYDRA_FULL_ERROR=1 shows the trace)"], 1
+        for line in lines:
+            print(f"dlexp: {line}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _dispatch() -> None:
+    """Let Hydra read the command line and call us, once or, in a sweep, for each job."""
+    failures: list[Exception] = []
+    called = False
 
     def task(config: DictConfig) -> None:
         # In a single run the error is carried past Hydra, which would announce it in its own
         # words; in a sweep Hydra has to see it, to go on with the next job.
+        nonlocal called
+        called = True
         try:
             _run(config)
         except Exception as error:
@@ -45,27 +66,13 @@ def main() -> None:
 
     task.__module__ = __name__
     try:
-        try:
-            hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **VERSION_BASE)(task)()
-        except Exception as error:
-            if show_trace or HydraConfig.initialized():  # a job of a sweep
-                raise
-            _complain(explain(error), code=2)
-        if failures:
-            raise failures[0]
-    except Terminated:
-        sys.exit(143)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except UserError as error:
-        if show_trace:
-            raise
-        _complain(error.lines, code=2)
+        hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **VERSION_BASE)(task)()
     except Exception as error:
-        if show_trace:
+        if called:
             raise
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        _complain([f"{text} (HYDRA_FULL_ERROR=1 shows the trace)"], code=1)
+        raise UserError(*explain(error)) from error
+    if failures:
+        raise failures[0]
 
 
 def _run(config: DictConfig) -> None:
@@ -75,16 +82,10 @@ def _run(config: DictConfig) -> None:
 
 
 def _request(config: DictConfig) -> Request:
-    own = HydraConfig.get()
+    own: Any = HydraConfig.get()
     named = own.mode == RunMode.MULTIRUN or own.run.dir != "."
     return request(config, own, Path(own.runtime.output_dir) if named else None)
 
 
-def _complain(lines: Iterable[str], code: int) -> NoReturn:
-    for line in lines:
-        print(f"dlexp: {line}", file=sys.stderr)
-    sys.exit(code)
-
-
-def _terminate(signum: int, frame: object) -> NoReturn:
+def _terminate(*_: object) -> NoReturn:
     raise Terminated

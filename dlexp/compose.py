@@ -27,9 +27,7 @@ _INSIDE = Path(__file__).with_name("configs")
 CONFIGS = _INSIDE if _INSIDE.is_dir() else Path(__file__).parents[1] / "configs"
 
 # Hydra 1.4 deprecates `version_base`; 1.3 warns when it is not given.
-VERSION_BASE: dict[str, Any] = (
-    {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
-)
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 
 # Hydra keeps its state, and PyTorch its random numbers, in globals: runs of one process take turns.
 ONE_AT_A_TIME = threading.RLock()
@@ -56,7 +54,7 @@ def compose(overrides: Sequence[str] = ()) -> Request:
     try:
         with initialize_config_dir(str(CONFIGS.resolve()), job_name="dlexp", **VERSION_BASE):
             config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
-            task = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+            task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             return request(task, config.hydra)
     except (CompactHydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(*explain(error)) from error
@@ -84,7 +82,9 @@ def explain(error: Exception) -> list[str]:
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         key, parent = str(cause.full_key), cause.parent_node
-        known = [str(name) for name in parent if str(name)[0] != "_"] if isinstance(parent, DictConfig) else []
+        known = (
+            [str(name) for name in parent if str(name)[0] != "_"] if isinstance(parent, DictConfig) else []
+        )
         if "." not in key:
             known = [name for name in {*known, *_groups()} if name != "hydra"]
         typed = re.search(r"To append to your config use \+(\S.*)$", text)
@@ -116,11 +116,11 @@ def _nearest(typed: str, known: Iterable[str]) -> str:
     return f"{hint}; allowed: {allowed}" if allowed else f"{hint}; this choice takes no values"
 
 
-def flatten(config: DictConfig | ListConfig | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: DictConfig | dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key -> value for every leaf, Hydra's own `_target_` and the like left out."""
     leaves: dict[str, Any] = {}
     for key, value in config.items():
-        name = f"{prefix}{key}"
+        name = prefix + str(key)
         if str(key).startswith("_"):
             continue
         if isinstance(value, (dict, DictConfig)):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-import dlexp
 from dlexp.build.assemble import Parts, assemble
 from dlexp.build.check import check
 from dlexp.compose import Request, flatten
@@ -22,15 +19,17 @@ from dlexp.data.batches import batches
 from dlexp.data.dataset import Split
 from dlexp.record import folder as folders
 from dlexp.record.probes import QUANTITIES
-from dlexp.record.recorder import Recorder, first_bad_layer
+from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import schedule
-from dlexp.record.sinks import MetricLines, RecordLines, Row, Sink, TensorBoard, finite
+from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, finite
+from dlexp.record.summary import first_bad_layer, layer_entries, versions
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
 from dlexp.train import device as devices
 from dlexp.train.loop import fit
 from dlexp.train.step import evaluate
 
+HEADLINES = ("accuracy/test", "loss/test", "accuracy/validation")  # what TensorBoard's HParams tab shows
 MOST_VALIDATIONS = 50  # per run: enough for a curve, and a small part of the time
 
 
@@ -59,7 +58,7 @@ def run(request: Request, *, quiet: bool = False) -> Run:
 
 def _train(request: Request, parts: Parts, device: torch.device, threads: int, terminal: Terminal) -> Path:
     """From finished parts to a finished run folder."""
-    config, model = request.config, parts.model
+    config = request.config
     started = datetime.now().astimezone()
     if request.folder is not None:
         folder = folders.claim(request.folder)
@@ -69,33 +68,67 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
     terminal.heading(_heading(request, parts, device, threads, folder))
 
     sinks: list[Sink] = []
-    recorder = Recorder(model, schedule(config.record.every, parts.steps), sinks)
+    recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks)
     names = [layer.name for layer in recorder.layers]
     sinks += [RecordLines(folder / folders.RECORDS, names, QUANTITIES), MetricLines(folder / folders.METRICS)]
-    board = TensorBoard(folder, names, QUANTITIES) if config.record.tensorboard else None
-    if board:
+    if config.record.tensorboard:
+        board = TensorBoard(folder, names, QUANTITIES)
         board.text("config", _as_markdown(request))
         sinks.append(board)
     sinks.append(terminal)
 
-    metrics: dict[str, float | None] = {}
     summary: dict[str, Any] = {
         "status": "failed",
         "error": None,
         "diverged": None,
         "steps": 0,
-        "metrics": metrics,
+        "metrics": {},
         "seed": config.seed,
         "overrides": request.overrides,
         "choices": request.choices,
         "config": OmegaConf.to_container(config),
         "device": str(device),
         "threads": threads,
-        "versions": _versions(),
+        "versions": versions(),
     }
+    clock = time.perf_counter()
+    try:
+        bad = _fit(request, parts, recorder, terminal, summary)
+        summary["status"] = "finished" if bad is None else "diverged"
+        if bad is not None:
+            summary["diverged"] = {"step": bad, **first_bad_layer(recorder, bad)}
+    except KeyboardInterrupt:
+        summary["status"] = "interrupted"
+        raise
+    except Exception as error:
+        summary["error"] = " ".join(f"{type(error).__name__}: {error}".split())
+        raise
+    finally:
+        recorder.close()
+        seconds = time.perf_counter() - clock
+        summary |= layer_entries(recorder)
+        summary["timing"] = {
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "steps_per_second": round(summary["steps"] / seconds, 1),
+        }
+        if config.record.tensorboard:
+            board.hyperparameters(_hyperparameters(request), HEADLINES, summary["status"] == "finished")
+        for sink in sinks:
+            sink.close()
+        folders.write_whole(folder / folders.SUMMARY, summary)
+        terminal.ending(summary, config.outputs, folder)
+    return folder
+
+
+def _fit(
+    request: Request, parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any]
+) -> int | None:
+    """Train and test; keeps `steps` and `metrics` of the summary up to date. Returns the first bad step."""
+    train, data, metrics = request.config.train, parts.data, summary["metrics"]
 
     def measure(name: str, split: Split, step: int) -> float:
-        found = evaluate(model, parts.loss, split.inputs, split.targets)
+        found = evaluate(parts.model, parts.loss, split.inputs, split.targets)
         recorder.scalars(step, {f"{quantity}/{name}": x for quantity, x in found.items()})
         metrics.update({f"{quantity}/{name}": finite(x) for quantity, x in found.items()})
         return found["loss"]
@@ -105,53 +138,25 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
             summary["steps"] = step  # so many are done
             yield step
 
-    clock = time.perf_counter()
-    try:
-        bad = fit(
-            model,
-            parts.loss,
-            parts.optimizer,
-            batches(parts.data.train, config.train.batch_size, config.seed, fixed=config.train.fixed_batch),
-            steps(),
-            recorder=recorder,
-            validate=lambda step: measure("validation", parts.data.validation, step),
-            validate_after=_validations(parts.steps, parts.steps_per_epoch),
-        )
-        trained = time.perf_counter() - clock
-        recorder.close()
-        if bad is None:
-            summary["steps"] = parts.steps
-            if not math.isfinite(measure("test", parts.data.test, parts.steps - 1)):
-                bad = parts.steps - 1  # the last update did it
-        summary["status"] = "finished" if bad is None else "diverged"
-        if bad is not None:
-            summary["diverged"] = {"step": bad, **_blame(recorder, bad)}
-    except KeyboardInterrupt:
-        summary["status"] = "interrupted"
-        raise
-    except Exception as error:
-        summary["error"] = " ".join(f"{type(error).__name__}: {error}".split())
-        raise
-    finally:
-        recorder.close()
-        if recorder.last:
-            metrics.update({"loss/train": finite(recorder.last.loss), "accuracy/train": finite(recorder.last.accuracy)})
-        summary |= _layers(recorder)
-        ended = time.perf_counter() - clock
-        summary["timing"] = {
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(ended, 3),
-            "steps_per_second": round(summary["steps"] / ended, 1),
-        }
-        if board:
-            board.hyperparameters(
-                _hyperparameters(request), ["accuracy/test", "loss/test", "accuracy/validation"], summary["status"] == "finished"
-            )
-        for sink in sinks:
-            sink.close()
-        folders.write_whole(folder / folders.SUMMARY, summary)
-        terminal.ending(summary, config.outputs, folder)
-    return folder
+    bad = fit(
+        parts.model,
+        parts.loss,
+        parts.optimizer,
+        batches(data.train, train.batch_size, request.config.seed, fixed=train.fixed_batch),
+        steps(),
+        recorder=recorder,
+        validate=lambda step: measure("validation", data.validation, step),
+        validate_after=_validations(parts.steps, parts.steps_per_epoch),
+    )
+    recorder.flush()
+    if recorder.last:
+        metrics["loss/train"] = finite(recorder.last.loss)
+        metrics["accuracy/train"] = finite(recorder.last.accuracy)
+    if bad is None:
+        summary["steps"] = parts.steps
+        if not math.isfinite(measure("test", data.test, parts.steps - 1)):
+            bad = parts.steps - 1  # the last update did it
+    return bad
 
 
 def _validations(steps: int, steps_per_epoch: int) -> frozenset[int]:
@@ -160,48 +165,6 @@ def _validations(steps: int, steps_per_epoch: int) -> frozenset[int]:
     thin = -(-epochs // MOST_VALIDATIONS) or 1
     ends = (steps_per_epoch * epoch - 1 for epoch in range(thin, epochs + 1, thin))
     return frozenset([*ends, steps - 1])
-
-
-def _blame(recorder: Recorder, step: int) -> dict[str, str | None]:
-    """Where numbers stopped being finite, as far as the record of that step tells."""
-    row = recorder.last
-    if row is None or row.step != step:
-        return {"layer": None, "reason": "the step was not among those recorded"}
-    place = first_bad_layer(row)
-    if place is None:
-        return {"layer": recorder.layers[-1].name, "reason": "its output is finite, but too large for the loss"}
-    return {"layer": recorder.layers[place[0]].name, "reason": f"its {place[1]} is not finite"}
-
-
-def _layers(recorder: Recorder) -> dict[str, Any]:
-    """The `quantities`, `recorded` and `layers` of the summary."""
-    first, last = recorder.first, recorder.last
-
-    def numbers(row: Row | None, i: int) -> dict[str, float | None] | None:
-        if row is None:
-            return None
-        column = row.table[:, i].tolist()
-        return {
-            name: None if (q, i) in row.reasons else finite(x)
-            for q, (name, x) in enumerate(zip(QUANTITIES, column, strict=True))
-        }
-
-    return {
-        "quantities": list(QUANTITIES),
-        "recorded": {"first": first and first.step, "last": last and last.step},
-        "layers": [
-            {
-                "name": layer.name,
-                "path": layer.path,
-                "kind": layer.kind,
-                "shape": list(layer.shape),
-                "parameters": layer.parameters,
-                "first": numbers(first, i),
-                "last": numbers(last, i),
-            }
-            for i, layer in enumerate(recorder.layers)
-        ],
-    }
 
 
 def _heading(
@@ -218,10 +181,11 @@ def _heading(
         if choices[group] != "none":
             network += f", {group} {choices[group]}"
     sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
+    shape = " x ".join(map(str, data.input_shape))
     epochs = parts.steps / parts.steps_per_epoch
     return {
         "network": f"{network}; {parameters:,} parameters",
-        "data": f"{choices['data']}: {sizes}; {' x '.join(map(str, data.input_shape))}, {data.classes} classes",
+        "data": f"{choices['data']}: {sizes}; {shape}, {data.classes} classes",
         "training": f"{choices['optimizer']} lr={config.optimizer.get('lr')}, batches of"
         f" {config.train.batch_size}, {parts.steps} steps = {epochs:.3g} epochs, seed {config.seed}",
         "device": f"{device}, {threads} thread{'s' if threads > 1 else ''}",
@@ -246,7 +210,16 @@ def _as_markdown(request: Request) -> str:
 
 
 # Where things lie and how the run is watched: no hyperparameters.
-_NOT_HYPERPARAMETERS = ("outputs", "name", "device", "threads", "anomaly", "record.", "data.root", "data.download")
+_NOT_HYPERPARAMETERS = (
+    "outputs",
+    "name",
+    "device",
+    "threads",
+    "anomaly",
+    "record.",
+    "data.root",
+    "data.download",
+)
 
 
 def _hyperparameters(request: Request) -> dict[str, Any]:
@@ -258,13 +231,3 @@ def _hyperparameters(request: Request) -> dict[str, Any]:
         if not key.startswith(_NOT_HYPERPARAMETERS)
     }
     return {key: word for key, word in groups.items() if key not in ("record", "train", "debug")} | values
-
-
-def _versions() -> dict[str, str]:
-    found = {"dlexp": dlexp.__version__, "python": platform.python_version()}
-    for package in ("torch", "torchvision", "hydra-core", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -57,4 +57,4 @@ def write_whole(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that a reader finds the old file or the new one, never half of one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    draft.replace(path)

@@ -14,11 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS = tuple(
-    kind
-    for name in nn.modules.activation.__all__
-    if (kind := getattr(nn, name)) is not nn.MultiheadAttention
-) + (nn.Identity,)
+_LISTED = [getattr(nn, name) for name in nn.modules.activation.__all__]
+ACTIVATIONS = (*(kind for kind in _LISTED if kind is not nn.MultiheadAttention), nn.Identity)
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class Listener:
         self.modules = [module for _, module in found]
         self.calls: list[Call] = []  # in the order of the forward pass
         # What tells activations apart, e.g. (nn.ELU, "alpha=1.0").
-        self.settings: dict[nn.Module | None, object] = {None: None} | {m: (type(m), m.extra_repr()) for m in model.modules() if isinstance(m, ACTIVATIONS)}
+        self.settings = {m: (type(m), m.extra_repr()) for m in model.modules() if isinstance(m, ACTIVATIONS)}
         # Layer -> the activation whose output it takes in directly: no need to listen to that one.
         self._fed_by = _fed_by(model, self.modules)
         self._handles: list[Any] = []
@@ -90,7 +87,7 @@ class Listener:
         """Listen to the forward passes that come next."""
         for i, module in enumerate(self.modules):
             self._handles.append(module.register_forward_hook(partial(self._on_layer, i)))
-        for module in self.settings.keys() - {None, *self._fed_by.values()}:
+        for module in self.settings.keys() - self._fed_by.values():
             self._handles.append(module.register_forward_hook(self._on_activation))
 
     def detach(self) -> None:
@@ -112,7 +109,7 @@ class Listener:
                 a = torch.cat([earlier.a, a])
                 if earlier.delta is not None:
                     delta = earlier.delta if delta is None else torch.cat([earlier.delta, delta])
-            found[call.layer] = Signal(delta, a, call.activation, self.settings[call.activation])
+            found[call.layer] = Signal(delta, a, call.activation, self.settings.get(call.activation))
         return found
 
     def _on_layer(self, layer: int, module: nn.Module, args: tuple[Any, ...], returned: Any) -> None:

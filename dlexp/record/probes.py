@@ -101,12 +101,14 @@ class Layout:
         steps, cells = len(numbers), len(QUANTITIES) * self.layers
         parts = np.where(roots, numbers**2, numbers) * scale
         places = place + cells * np.arange(steps)[:, None]
-        sums = np.bincount(places.ravel(), parts.ravel(), minlength=steps * cells).reshape(steps, cells)
+        sums: np.ndarray = np.bincount(places.ravel(), parts.ravel(), minlength=steps * cells).reshape(
+            steps, cells
+        )
         sums[:, self._gaps] = math.nan
         tables = sums.reshape(steps, len(QUANTITIES), self.layers)
         with np.errstate(all="ignore"):
             tables[:, INDEX["update_ratio"]] /= tables[:, INDEX["weight_norm"]]
-            tables[:, : len(ROOTS)] **= 0.5
+            tables[:, : len(ROOTS)] = np.sqrt(tables[:, : len(ROOTS)])
             for name, of in SHARE_OF.items():  # a share of numbers that are no numbers says nothing
                 tables[:, INDEX[name]] += 0 * tables[:, INDEX[of]]
         return tables
@@ -255,7 +257,7 @@ class _Group:
         numbers = []
         if self.dead:  # the largest |a| over the samples is 0 only where every a is
             numbers.append(count(torch.eq, stack.abs().amax(dim=1), 0.0))
-        if self.saturates:
+        if self.saturates and self.activation is not None:
             flatness, threshold = SATURATED[type(self.activation)](self.activation, stack.flatten(1))
             numbers.append(count(torch.gt, flatness, threshold))
         return numbers

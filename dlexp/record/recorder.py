@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from dlexp.record.layers import Layer
-from dlexp.record.probes import INDEX, QUANTITIES, Layout, Measurement, Probe
+from dlexp.record.probes import INDEX, Layout, Measurement, Probe
 from dlexp.record.schedule import Schedule
 from dlexp.record.sinks import Row, Sink
 
-# Steps recorded one right after the other are brought to the host and written together.
+# Rows that come fast are brought to the host and written together.
 MOST_PENDING = 16  # rows
 LONGEST_PENDING = 0.25  # seconds
 
@@ -27,7 +28,7 @@ class Recorder:
     """
 
     def __init__(self, model: nn.Module, due: Schedule, sinks: Sequence[Sink]) -> None:
-        self.due = due
+        self._due = due
         self.latest_loss = 0.0
         self.first: Row | None = None
         self.last: Row | None = None
@@ -35,11 +36,19 @@ class Recorder:
         self._sinks = sinks
         self._measurement: Measurement | None = None
         self._pending: list[tuple[int, Measurement, Tensor]] = []
-        self._since = 0.0
+        self._deadline = math.inf
+        # Away from the CPU bringing numbers over makes the host wait: only on steps that are due.
+        self._may_flush_any_time = next(model.parameters()).device.type == "cpu"
 
     @property
     def layers(self) -> list[Layer]:
         return self._probe.layers
+
+    def due(self, step: int) -> bool:
+        """Is this step to be recorded?"""
+        if self._deadline < time.monotonic() and self._may_flush_any_time:
+            self.flush()
+        return self._due(step)
 
     def watch(self) -> None:
         """Before forward."""
@@ -55,21 +64,21 @@ class Recorder:
         self._probe.read_update(self._measurement, stepped=stepped)
         numbers = [*self._measurement.numbers, loss.reshape(1), accuracy.reshape(1)]
         if not self._pending:
-            self._since = time.monotonic()
+            self._deadline = time.monotonic() + LONGEST_PENDING
         self._pending.append((step, self._measurement, torch.cat(numbers)))
         self._measurement = None
-        goes_on = stepped and self.due(step + 1)
+        goes_on = stepped and self._due(step + 1)
         if not goes_on:
             self._probe.detach()
-        waited = time.monotonic() - self._since
-        if not goes_on or len(self._pending) >= MOST_PENDING or waited > LONGEST_PENDING:
+        waits = goes_on or self._may_flush_any_time
+        if not waits or len(self._pending) >= MOST_PENDING or self._deadline < time.monotonic():
             self.flush()
 
     def flush(self) -> None:
         """Bring what is pending to the host and write it."""
         if not self._pending:
             return
-        pending, self._pending = self._pending, []
+        pending, self._pending, self._deadline = self._pending, [], math.inf
         whole = torch.cat([numbers for _, _, numbers in pending]).cpu().double().numpy()
         rows: list[Row] = []
         # Steps of one layout, in most runs all of them, become tables together.
@@ -106,19 +115,3 @@ class Recorder:
         """Write what is pending and leave the model as it was."""
         self._probe.detach()
         self.flush()
-
-
-def first_bad_layer(row: Row) -> tuple[int, str] | None:
-    """Where numbers stop being finite: the index of the layer and the quantity; None if nowhere.
-
-    Forward first: a layer whose weights or activation are not finite spoils all that follow it.
-    If forward is clean, backward: the last layer whose delta or gradient is not finite.
-    """
-
-    def bad(*names: str) -> list[tuple[int, str]]:
-        table, gaps = row.table, row.reasons
-        places = ((i, INDEX[name]) for i in range(table.shape[1]) for name in names)
-        return [(i, QUANTITIES[q]) for i, q in places if not np.isfinite(table[q, i]) and (q, i) not in gaps]
-
-    forward, backward = bad("weight_norm", "activation_rms"), bad("delta_rms", "grad_norm")
-    return forward[0] if forward else backward[-1] if backward else None

@@ -45,7 +45,9 @@ class Sheet:
             for t, part in zip(rows[r], cells[: sizes[r]].split([t.numel() for t in rows[r]]), strict=True)
         ]
         self._copies = [torch.empty_like(t) for r in self._large for t in rows[r]] if copy_large else []
-        self._outside: Sequence[Tensor] = []
+        self._outside: list[Tensor] = []
+        widest = max([self._cells.numel(), *(t.numel() for r in self._large for t in rows[r])])
+        self._scratch = self._cells.new_empty(widest)
 
     def fill(self, rows: Sequence[Sequence[Tensor]]) -> None:
         """Take in the tensors of a step."""
@@ -78,7 +80,7 @@ class Sheet:
         return self._norms(torch.float64)
 
     def _norms(self, dtype: torch.dtype | None) -> Tensor:
-        found = torch.linalg.vector_norm(self._cells, dim=1, dtype=dtype)
+        found: Tensor = torch.linalg.vector_norm(self._cells, dim=1, dtype=dtype)
         if self._outside:
             large = torch.stack(torch._foreach_norm(self._outside, 2, dtype=dtype))
             found = torch.cat([found, large])
@@ -86,8 +88,8 @@ class Sheet:
 
     def zeros(self) -> Tensor:
         """How many entries of each part are exactly 0."""
-        found = [count(torch.eq, self._cells, 0.0) - self._padding]
-        found += [count(torch.eq, t.reshape(1, -1), 0.0) for t in self._outside]
+        found = [count(torch.eq, self._cells, 0.0, self._scratch) - self._padding]
+        found += [count(torch.eq, t.reshape(1, -1), 0.0, self._scratch) for t in self._outside]
         return torch.cat(found) if len(found) > 1 else found[0]
 
     def release(self) -> None:
@@ -95,9 +97,16 @@ class Sheet:
         self._outside = self._copies
 
 
-def count(compare: Callable[..., Tensor], rows: Tensor, value: float) -> Tensor:
+def count(
+    compare: Callable[..., Tensor], rows: Tensor, value: float, scratch: Tensor | None = None
+) -> Tensor:
     """For how many entries of each row of (R, N) the comparison holds: (R,) float.
 
     Written as 0.0 and 1.0 into a float tensor, whose sum is several times faster than that of bools.
+
+    Args:
+        scratch: room for R * N numbers, to write them into.
     """
-    return compare(rows, value, out=torch.empty_like(rows)).sum(dim=1, dtype=torch.float32)
+    out = torch.empty_like(rows) if scratch is None else scratch[: rows.numel()].view(rows.shape)
+    found: Tensor = compare(rows, value, out=out).sum(dim=1, dtype=torch.float32)
+    return found

@@ -93,7 +93,9 @@ class RecordLines:
         for q, name in enumerate(self._quantities):
             line[name] = [None if (q, i) in reasons else x for i, x in enumerate(row.table[q].tolist())]
         line["reasons"] = self._reasons(reasons)
-        line["reasons"] |= {k: _what(v) for k in ("loss", "accuracy") if not math.isfinite(v := getattr(row, k))}
+        line["reasons"] |= {
+            k: _what(v) for k in ("loss", "accuracy") if not math.isfinite(v := getattr(row, k))
+        }
         return json.dumps(line, allow_nan=False) + "\n"
 
     def _reasons(self, reasons: Mapping[tuple[int, int], str]) -> dict[str, Any]:

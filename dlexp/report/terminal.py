@@ -107,10 +107,8 @@ class Terminal:
         if spoiled:
             where = f"; first bad layer {spoiled['layer']}" if spoiled["layer"] else ""
             why = f": {spoiled['reason']}"
-            self.console.print(
-                Text(f"diverged at step {spoiled['step']}: the loss is not finite{where}{why}", "bold red"),
-                soft_wrap=True,
-            )
+            what = f"diverged at step {spoiled['step']}: the loss is not finite"
+            self.console.print(Text(what + where + why, "bold red"), soft_wrap=True)
         for split in ("validation", "test"):
             if f"loss/{split}" in metrics:
                 accuracy, loss = metrics[f"accuracy/{split}"], metrics[f"loss/{split}"]

@@ -64,7 +64,14 @@ def recorded(every: int | str) -> Callable[[nn.Module, Split, int, int], None]:
                 TensorBoard(folder, names, QUANTITIES),
             ]
             start = time.perf_counter()
-            fit(model, nn.CrossEntropyLoss(), optimizer, batches(data, size, 0), range(steps), recorder=recorder)
+            fit(
+                model,
+                nn.CrossEntropyLoss(),
+                optimizer,
+                batches(data, size, 0),
+                range(steps),
+                recorder=recorder,
+            )
             recorder.close()
             train.seconds = time.perf_counter() - start  # type: ignore[attr-defined]
             for sink in sinks:
@@ -110,7 +117,9 @@ def main() -> None:
     small: Dataset = digits.load(0.15, 0.15, 0, "channel")
     compare("10 x 64 on digits, batch 64", small.train, 64, (10, 64), 950, blocks)
     generator = torch.Generator().manual_seed(0)
-    pictures = Split(torch.randn(5000, 784, generator=generator), torch.randint(10, (5000,), generator=generator))
+    pictures = Split(
+        torch.randn(5000, 784, generator=generator), torch.randint(10, (5000,), generator=generator)
+    )
     compare("784-512-512-512-10, batch 128", pictures, 128, (3, 512), 200, blocks)
 
 
