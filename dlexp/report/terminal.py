@@ -14,7 +14,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -34,8 +33,8 @@ class Terminal:
         self.console = Console(highlight=False, quiet=quiet, soft_wrap=False)
         if not self.console.is_terminal and "COLUMNS" not in os.environ:
             self.console.width = WIDE
-        self._train = ""
-        self._validation = ""
+        self._train: dict[str, float] = {}
+        self._validation: dict[str, float] = {}
 
     def heading(self, facts: Mapping[str, str]) -> None:
         """A line for each fact."""
@@ -51,11 +50,9 @@ class Terminal:
 
     def _track_in_bar(self, steps: int) -> Iterator[int]:
         bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
+            BarColumn(bar_width=14 if self.console.width < WIDE else 30),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
             auto_refresh=False,  # a thread of its own would take the interpreter away from training
@@ -78,17 +75,21 @@ class Terminal:
                 self.console.print(f"step {step + 1:>{len(str(steps))}}/{steps}  {self._numbers()}")
 
     def _numbers(self) -> str:
-        return "  ".join(filter(None, [self._train, self._validation]))
+        """The latest numbers, e.g. "loss 0.31  accuracy 0.910 (validation 0.890)"."""
+        shown = [f"loss {self._train['loss']:.3g}"] if self._train else []
+        accuracy = f" {self._train['accuracy']:.3f}" if self._train else ""
+        if self._validation:
+            accuracy += f" (validation {self._validation['accuracy']:.3f})"
+        return "  ".join([*shown, f"accuracy{accuracy}"] if accuracy else shown)
 
     def rows(self, rows: Sequence[Any]) -> None:
         """Recorded steps; the last one is shown."""
-        self._train = f"train loss {rows[-1].loss:.3g} accuracy {rows[-1].accuracy:.3f}"
+        self._train = {"loss": rows[-1].loss, "accuracy": rows[-1].accuracy}
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         """Evaluations; the latest one of the validation split is shown."""
         if "loss/validation" in numbers:
-            loss, accuracy = numbers["loss/validation"], numbers["accuracy/validation"]
-            self._validation = f"validation loss {loss:.3g} accuracy {accuracy:.3f}"
+            self._validation = {name: numbers[f"{name}/validation"] for name in ("loss", "accuracy")}
 
     def close(self) -> None:
         """Nothing to close."""
@@ -96,13 +97,12 @@ class Terminal:
     def ending(self, summary: Mapping[str, Any], outputs: str, folder: object) -> None:
         """The layer table, what became of the run, the test metrics and where to look next."""
         if summary["layers"] and summary["layers"][0]["first"]:
-            self.console.print(layer_table(summary, wide=self.console.width >= WIDE))
-            self.console.print(Text(_caption(summary), "dim"), soft_wrap=True)
+            wide = self.console.width >= WIDE
+            self.console.print(layer_table(summary, wide=wide))
+            self.console.print(Text(_caption(summary, wide=wide), "dim"), soft_wrap=True)
         if summary["status"] == "interrupted":
-            self.console.print(
-                f"[bold yellow]interrupted[/] after {summary['steps']} steps; the record so far is in {folder}",
-                soft_wrap=True,
-            )
+            what = f" after {summary['steps']} steps; the record so far is in {folder}"
+            self.console.print(Text.assemble(("interrupted", "bold yellow"), what), soft_wrap=True)
         metrics, spoiled = summary["metrics"], summary["diverged"]
         if spoiled:
             where = f"; first bad layer {spoiled['layer']}" if spoiled["layer"] else ""
@@ -117,13 +117,18 @@ class Terminal:
 
 
 def layer_table(summary: Mapping[str, Any], *, wide: bool) -> Table:
-    """A row per layer: first and last recorded of each quantity, and a bar for the profile over depth."""
+    """A row per layer: first and last recorded of each quantity, and a bar for the profile over depth.
+
+    Args:
+        summary: what summary.json holds.
+        wide: last beside first, otherwise below it.
+    """
     layers = summary["layers"]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("layer\n" if wide else "layer", no_wrap=True)
+    table.add_column("layer\n", no_wrap=True)
     for name in SHOWN:
-        under = f"{'first':>7}{'last':>8}" if wide else "first\nlast"
-        table.add_column(f"{name}\n{under}", justify="right", no_wrap=True)
+        head = f"{name}\n{'first':>7}{'last':>8}" if wide else name.replace("_", "\n")
+        table.add_column(head, justify="right", no_wrap=True)
     table.add_column(f"{PROFILE}\nlast, log", no_wrap=True)
     bars = log_bars([layer["last"][PROFILE] for layer in layers])
     for layer, bar in zip(layers, bars, strict=True):
@@ -136,12 +141,13 @@ def layer_table(summary: Mapping[str, Any], *, wide: bool) -> Table:
     return table
 
 
-def _caption(summary: Mapping[str, Any]) -> str:
+def _caption(summary: Mapping[str, Any], *, wide: bool) -> str:
     first, last = summary["recorded"]["first"], summary["recorded"]["last"]
     values = [layer["last"][PROFILE] for layer in summary["layers"]]
     spread = [x for x in values if x]
     scale = f"; bar from {compact(min(spread))} to {compact(max(spread))}" if spread else ""
-    return f"first: step {first}, last: step {last}{scale}; – no number, records.jsonl says why"
+    steps = f"first: step {first}, last: step {last}" if wide else f"above: step {first}, below: step {last}"
+    return f"{steps}{scale}; – no number, records.jsonl says why"
 
 
 def compact(x: float | None) -> str:

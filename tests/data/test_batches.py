@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def epochs(n: int, size: int, seed: int, count: int) -> list[list[int]]:
     """The sample numbers of each of the first epochs."""
     drawn = [targets.tolist() for _, targets in islice(batches(numbered(n), size, seed), count * (n // size))]
     per = n // size
-    return [sum(drawn[i * per : (i + 1) * per], []) for i in range(count)]
+    return [list(chain(*drawn[i * per : (i + 1) * per])) for i in range(count)]
 
 
 @pytest.mark.parametrize(("n", "size"), [(12, 4), (13, 4), (15, 4), (7, 7), (5, 1)])

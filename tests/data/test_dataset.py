@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 import torch
 
@@ -31,7 +33,7 @@ def test_parts_hold_each_sample_once() -> None:
     """Train, validation and test are disjoint and together the whole set."""
     parts = ids(split(numbered(100), [0.2, 0.1], seed=0))
     assert [len(part) for part in parts] == [70, 20, 10]
-    assert sorted(sum(parts, [])) == list(range(100))
+    assert sorted(chain(*parts)) == list(range(100))
 
 
 def test_inputs_stay_with_their_targets() -> None:

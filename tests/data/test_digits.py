@@ -23,7 +23,7 @@ def test_digits_are_those_of_scikit_learn() -> None:
 def test_another_layout_of_scikit_learn_gives_the_same_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file is not found, scikit-learn itself is asked, with the same result."""
     expected = digits.read()
-    monkeypatch.setattr("dlexp.data.digits.Path.is_file", lambda self: False)
+    monkeypatch.setattr("dlexp.data.digits.Path.is_file", lambda _path: False)
     asked = digits.read()
     assert torch.equal(asked.inputs, expected.inputs) and torch.equal(asked.targets, expected.targets)
 

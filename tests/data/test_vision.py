@@ -71,7 +71,9 @@ def test_split_seed_decides_who_is_held_out(tmp_path: Path) -> None:
     assert torch.equal(first.test.inputs, other.test.inputs)
 
 
-def test_channels_are_standardized_by_the_training_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_are_standardized_by_the_training_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each of the three channels of the training split gets mean 0 and deviation 1."""
     write_cifar10(tmp_path, monkeypatch)
     inputs = build("data=cifar10", f"data.root={tmp_path}").train.inputs.double()
@@ -104,13 +106,14 @@ def test_a_download_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     """One line: the key, the set, the folder and what went wrong."""
     from torchvision.datasets import MNIST
 
-    def fail(self: object) -> None:
+    def fail(_set: object) -> None:
         raise RuntimeError("no\nnetwork")
 
     monkeypatch.setattr(MNIST, "download", fail)
     with pytest.raises(UserError) as caught:
         build("data=mnist", f"data.root={tmp_path}", "data.download=true")
-    assert caught.value.lines == (f"data.download=true: MNIST could not be fetched into {tmp_path}: no network",)
+    line = f"data.download=true: MNIST could not be fetched into {tmp_path}: no network"
+    assert caught.value.lines == (line,)
 
 
 def test_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

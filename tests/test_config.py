@@ -1,0 +1,179 @@
+"""Every word that can be typed makes a network that trains; every value has a rule."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data.files import write_cifar10, write_mnist
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+import dlexp
+from dlexp.build.check import GROUPS, RULES
+from dlexp.compose import CONFIGS, compose, flatten
+from dlexp.errors import UserError
+
+CHOICES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "hydra")
+FOLDERS = {path.name for path in CONFIGS.iterdir() if path.is_dir()} - {"hydra"}
+# An entry of the defaults list: (group, choice, comment).
+ENTRY = re.compile(r"^  - (?P<group>[\w/ ]+)(?:: *(?P<choice>\w+))? *(?:# *(?P<comment>.*))?$")
+
+
+def entries() -> list[tuple[str, str, str]]:
+    """The defaults list of config.yaml, comments included."""
+    text = (CONFIGS / "config.yaml").read_text(encoding="utf-8")
+    lines = text.split("defaults:\n")[1].split("\n\n")[0].splitlines()
+    found = [ENTRY.match(line) for line in lines if not line.lstrip().startswith("#")]
+    assert all(found)
+    return [(m["group"].strip(), m["choice"] or "", m["comment"] or "") for m in found if m]
+
+
+def listed(comment: str) -> list[str]:
+    """The choices that a comment names: its plain words between the last colon and the semicolon."""
+    words = comment.split(";")[0].split(":")[-1].split()
+    return [word for word in words if re.fullmatch(r"\w+", word)]
+
+
+def shipped() -> dict[str, list[Any]]:
+    """Every dotted key that config.yaml and the choices of its groups set, with all its values."""
+    values: dict[str, list[Any]] = {}
+    top = OmegaConf.load(CONFIGS / "config.yaml")
+    assert isinstance(top, DictConfig)
+    files = [flatten(OmegaConf.masked_copy(top, [key for key in top if key not in ("defaults", "hydra")]))]
+    for path in CHOICES:
+        content = OmegaConf.load(path)
+        assert isinstance(content, DictConfig)
+        whole = "@package _global_" in path.read_text(encoding="utf-8")
+        files.append(flatten(content, "" if whole else f"{path.parent.name}."))
+    for file in files:
+        for key, value in file.items():
+            values.setdefault(key, []).append(value)
+    return values
+
+
+def is_free_number(values: list[Any]) -> bool:
+    """Keys without a rule may be numbers: those are checked for being finite."""
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+
+
+def test_there_are_choices() -> None:
+    """The globs of this file find the configs."""
+    assert len(CHOICES) > 30 and {"model", "activation", "data"} <= FOLDERS
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_every_choice_trains_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice composes, builds and trains for one step, and what was chosen is in the summary."""
+    words = [f"{path.parent.name}={path.stem}", "train.max_steps=1", f"outputs={tmp_path / 'runs'}"]
+    if path.parent.name == "data":
+        monkeypatch.setenv("DLEXP_DATA", str(tmp_path / "files"))
+        write_mnist(tmp_path / "files", "MNIST")
+        write_mnist(tmp_path / "files", "FashionMNIST")
+        write_cifar10(tmp_path / "files", monkeypatch)
+    run = dlexp.run(words, quiet=True)
+    assert run.summary["status"] == "finished" and run.summary["steps"] == 1
+    assert run.summary["choices"][path.parent.name] == path.stem
+    recorded = run.summary["config"]["record"]["every"] != "never"
+    assert len(run.records) == (len(run.layers) if recorded else 0)
+
+
+def test_every_shipped_key_has_a_rule() -> None:
+    """A value that the check does not know is a number; all others are in its table."""
+    free = {"data.source"}
+    lacking = {k: v for k, v in shipped().items() if k not in RULES and not is_free_number(v) and k not in free}
+    assert lacking == {}
+
+
+def test_every_rule_is_for_a_shipped_key() -> None:
+    """The table keeps no rule for a key that no YAML file has."""
+    assert set(RULES) - set(shipped()) == set()
+
+
+def test_every_shipped_value_passes_its_rule() -> None:
+    """No YAML file ships a value that would be refused from the command line."""
+    wrong = [(k, v) for k, values in shipped().items() if k in RULES for v in values if not RULES[k].passes(v)]
+    assert wrong == []
+
+
+def test_every_group_is_in_the_defaults_list() -> None:
+    """A folder of choices that is not in the list could not be typed."""
+    groups = [group for group, _, _ in entries()]
+    assert set(groups) - {"_self_"} - {g for g in groups if g.startswith("override")} == FOLDERS
+    assert set(GROUPS) == FOLDERS - {"debug"}, "debug only changes the values of other groups"
+
+
+def test_every_default_exists() -> None:
+    """What the list names is a file."""
+    for group, choice, _ in entries():
+        if group in FOLDERS:
+            assert (CONFIGS / group / f"{choice}.yaml").is_file(), (group, choice)
+
+
+def test_every_entry_of_the_defaults_list_has_a_comment() -> None:
+    """Line by line, the list says what it is about."""
+    assert [(group, choice) for group, choice, comment in entries() if not comment] == []
+
+
+def test_comments_name_the_choices_there_are() -> None:
+    """Choices named in a comment exist, and without "..." none is missing."""
+    for group, _, comment in entries():
+        if group not in FOLDERS or not listed(comment):
+            continue
+        choices = {path.stem for path in (CONFIGS / group).glob("*.yaml")}
+        assert set(listed(comment)) <= choices, (group, comment)
+        if "..." not in comment:
+            assert set(listed(comment)) == choices, (group, comment)
+
+
+def test_every_choice_says_what_it_is() -> None:
+    """Each YAML file begins with a comment for its reader."""
+    for path in CHOICES:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        said = [line for line in lines if line.startswith("# ") and "@package" not in line]
+        assert said and lines.index(said[0]) <= 1, path
+
+
+@pytest.mark.parametrize("words", [["seed=3"], ["model.depth=2", "activation=tanh"], ["no_such=1"], ["model=no"]])
+def test_compose_leaves_no_global_state(words: list[str]) -> None:
+    """Hydra's globals are free afterwards, whether the words made a config or not."""
+    for _ in range(2):
+        try:
+            compose(words)
+        except UserError:
+            pass
+        assert not GlobalHydra.instance().is_initialized()
+        assert not HydraConfig.initialized()
+
+
+def test_compose_takes_words_into_the_config() -> None:
+    """Choices, values and what was typed are all in the request."""
+    request = compose(["model.depth=7", "activation=tanh", "seed=3"])
+    assert request.config.model.depth == 7 and request.config.seed == 3
+    assert request.choices["activation"] == "tanh" and request.choices["data"] == "digits"
+    assert request.overrides == ["model.depth=7", "activation=tanh", "seed=3"]
+    assert "hydra" not in request.config and request.folder is None
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [([], "mlp_digits"), (["model=linear", "data=mnist"], "linear_mnist"), (["name=mine"], "mine")],
+)
+def test_a_run_is_named_after_model_and_data(words: list[str], name: str) -> None:
+    """name=auto is <model>_<data>; another name is kept."""
+    assert compose(words).config.name == name
+
+
+def test_one_string_is_not_a_list_of_words() -> None:
+    """dlexp.run("seed=3") is refused with what to write instead."""
+    with pytest.raises(UserError, match=r"'seed=3' is one string; dlexp takes a list of words: \['seed=3'\]"):
+        compose("seed=3")
+
+
+def test_debug_wins_over_train() -> None:
+    """debug comes last in the list, so that its values hold."""
+    config = compose(["debug=quick", "record=off"]).config
+    assert config.train.max_steps == 5 and config.record.every == 1
