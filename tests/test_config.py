@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,8 @@ def test_every_choice_trains_a_step(path: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_every_shipped_key_has_a_rule() -> None:
     """A value that the check does not know is a number; all others are in its table."""
-    free = {"data.source"}
-    lacking = {k: v for k, v in shipped().items() if k not in RULES and not is_free_number(v) and k not in free}
+    known = RULES.keys() | {"data.source"}
+    lacking = {k: v for k, v in shipped().items() if k not in known and not is_free_number(v)}
     assert lacking == {}
 
 
@@ -95,8 +96,9 @@ def test_every_rule_is_for_a_shipped_key() -> None:
 
 def test_every_shipped_value_passes_its_rule() -> None:
     """No YAML file ships a value that would be refused from the command line."""
-    wrong = [(k, v) for k, values in shipped().items() if k in RULES for v in values if not RULES[k].passes(v)]
-    assert wrong == []
+    for key, values in shipped().items():
+        if key in RULES:
+            assert [value for value in values if not RULES[key].passes(value)] == [], key
 
 
 def test_every_group_is_in_the_defaults_list() -> None:
@@ -137,14 +139,12 @@ def test_every_choice_says_what_it_is() -> None:
         assert said and lines.index(said[0]) <= 1, path
 
 
-@pytest.mark.parametrize("words", [["seed=3"], ["model.depth=2", "activation=tanh"], ["no_such=1"], ["model=no"]])
+@pytest.mark.parametrize("words", [["seed=3"], ["model.depth=2"], ["no_such=1"], ["model=no"]])
 def test_compose_leaves_no_global_state(words: list[str]) -> None:
     """Hydra's globals are free afterwards, whether the words made a config or not."""
     for _ in range(2):
-        try:
+        with contextlib.suppress(UserError):
             compose(words)
-        except UserError:
-            pass
         assert not GlobalHydra.instance().is_initialized()
         assert not HydraConfig.initialized()
 

