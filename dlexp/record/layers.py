@@ -7,8 +7,8 @@ next layer returns. Normalization layers own vectors, not matrices, and are not 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -41,11 +41,6 @@ class Call:
         self.activation: nn.Module | None = None  # the last one before the next layer, if any
         self.a = z  # what that returned
 
-    @property
-    def delta(self) -> Tensor | None:
-        """dL/dz, after backward; None where no gradient came."""
-        return self.given[-1][self.z.output_nr] if self.given else None
-
 
 class Signal(NamedTuple):
     """What passed through a layer in one step; S samples, U units."""
@@ -54,11 +49,6 @@ class Signal(NamedTuple):
     a: Tensor  # (S, U)
     activation: nn.Module | None
     setting: object  # the same for activations that are alike
-
-    @property
-    def key(self) -> object:
-        """The same for signals that are measured alike."""
-        return self.delta is None or self.delta.shape, self.a.shape, self.setting
 
 
 class Listener:
@@ -74,7 +64,11 @@ class Listener:
         self.modules = [module for _, module in found]
         self.calls: list[Call] = []  # in the order of the forward pass
         # What tells activations apart, e.g. (nn.ELU, "alpha=1.0").
-        self.settings = {m: (type(m), m.extra_repr()) for m in model.modules() if isinstance(m, ACTIVATIONS)}
+        self._settings = {m: (type(m), m.extra_repr()) for m in model.modules() if isinstance(m, ACTIVATIONS)}
+        # Dropout in place, say, would overwrite an activation before it is measured.
+        self._overwritten = any(
+            getattr(m, "inplace", False) and not isinstance(m, ACTIVATIONS) for m in model.modules()
+        )
         # Layer -> the activation whose output it takes in directly: no need to listen to that one.
         self._fed_by = _fed_by(model, self.modules)
         self._handles: list[Any] = []
@@ -86,8 +80,8 @@ class Listener:
     def attach(self) -> None:
         """Listen to the forward passes that come next."""
         for i, module in enumerate(self.modules):
-            self._handles.append(module.register_forward_hook(partial(self._on_layer, i)))
-        for module in self.settings.keys() - self._fed_by.values():
+            self._handles.append(module.register_forward_hook(self._layer_hook(i)))
+        for module in self._settings.keys() - self._fed_by.values():
             self._handles.append(module.register_forward_hook(self._on_activation))
 
     def detach(self) -> None:
@@ -101,31 +95,38 @@ class Listener:
         """What passed through each layer that ran; one that ran twice has the samples of both runs."""
         found: dict[int, Signal] = {}
         for call in self.calls:
-            module, delta = self.modules[call.layer], call.delta
-            delta = None if delta is None else _units_last(delta, module)
-            a = _units_last(call.a, module)
-            if call.layer in found:
-                earlier = found[call.layer]
+            layer, a = call.layer, call.a
+            delta = call.given[-1][call.z.output_nr] if call.given else None
+            if a.dim() != 2 or (delta is not None and delta.dim() != 2):
+                a = _units_last(a, self.modules[layer])
+                delta = None if delta is None else _units_last(delta, self.modules[layer])
+            if layer in found:
+                earlier = found[layer]
                 a = torch.cat([earlier.a, a])
                 if earlier.delta is not None:
                     delta = earlier.delta if delta is None else torch.cat([earlier.delta, delta])
-            found[call.layer] = Signal(delta, a, call.activation, self.settings.get(call.activation))
+            found[layer] = Signal(delta, a, call.activation, self._settings.get(call.activation))
         return found
 
-    def _on_layer(self, layer: int, module: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
-        if layer in self._fed_by and self.calls:
-            self._on_activation(self._fed_by[layer], (), args[0])
-        call = Call(layer, returned[0] if isinstance(returned, tuple) else returned)
-        if call.z.grad_fn is not None:
-            # The node that made z is given dL/dz even if an in-place activation overwrites z later.
-            # It holds on to the list alone: holding the call, and so z, would be a cycle and a leak.
-            call.z.grad_fn.register_prehook(call.given.append)
-        self.calls.append(call)
+    def _layer_hook(self, layer: int) -> Callable[..., None]:
+        calls, fed_by = self.calls, self._fed_by.get(layer)
+
+        def on_layer(module: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
+            if fed_by is not None and calls:
+                calls[-1].activation, calls[-1].a = fed_by, args[0]
+            call = Call(layer, returned[0] if isinstance(returned, tuple) else returned)
+            if call.z.grad_fn is not None:
+                # The node that made z is given dL/dz even if an in-place activation overwrites z later.
+                # It holds on to the list alone: holding the call, and so z, would be a cycle and a leak.
+                call.z.grad_fn.register_prehook(call.given.append)
+            calls.append(call)
+
+        return on_layer
 
     def _on_activation(self, module: nn.Module, args: object, a: Tensor) -> None:
         if self.calls:
             self.calls[-1].activation = module
-            self.calls[-1].a = a
+            self.calls[-1].a = a.detach().clone() if self._overwritten else a
 
 
 def _layer(number: int, path: str, module: nn.Module, of: int) -> Layer:

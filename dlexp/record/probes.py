@@ -45,8 +45,10 @@ SATURATED: dict[type[nn.Module], Callable[[Any, Tensor], tuple[Tensor, float]]] 
     nn.Sigmoid: lambda _, a: ((a - 0.5).abs(), math.sqrt(0.225)),  # 4 a (1 - a) < 0.1
     nn.Tanh: lambda _, a: (a.abs(), math.sqrt(0.9)),  # 1 - a**2 < 0.1
     nn.Softsign: lambda _, a: (a.abs(), 1 - math.sqrt(0.1)),  # (1 - |a|)**2 < 0.1
-    nn.ELU: lambda m, a: (-a, 0.9 * m.alpha),  # exp(z) = a / alpha + 1 < 0.1
+    nn.ELU: lambda m, a: (-a, m.alpha - 0.1 * max(1.0, m.alpha)),  # a + alpha < 0.1 max(1, alpha)
 }
+
+MOST_PLANS = 16  # kept at a time, where the shapes of steps differ
 
 NO_GRADIENT = "no gradient"
 NO_UPDATE = "no update was made"
@@ -148,12 +150,17 @@ class Probe:
     @torch.no_grad()
     def read(self) -> Measurement:
         """After backward and before the update: everything but `update_ratio`."""
-        grads = [[p.grad for p in own if p.grad is not None] for own in self._owned]
+        grads = [[p.grad for p in own] for own in self._owned]
         signals = self._listener.signals()
         self._listener.calls.clear()  # lets the graph go
-        key = (*map(len, grads), *((i, signal.key) for i, signal in signals.items()))
+        key = (
+            *(grad is None for own in grads for grad in own),
+            *((i, s.delta is None or s.delta.shape, s.a.shape, s.setting) for i, s in signals.items()),
+        )
         plan = self._plans.get(key)
         if plan is None:
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear()
             plan = self._plans[key] = _Plan(self._weights.owners, grads, signals)
         self._weights.fill(self._owned)
         return Measurement(plan.layout, [self._weights.norms(), *plan.measure(grads, signals)])
@@ -172,33 +179,30 @@ class _Plan:
     """How to measure the steps whose tensors are shaped like those of this one."""
 
     def __init__(
-        self, weight_owners: list[int], grads: list[list[Tensor]], signals: dict[int, Signal]
+        self,
+        weight_owners: list[int],
+        grads: list[list[Tensor | None]],
+        signals: dict[int, Signal],
     ) -> None:
         layout = self.layout = Layout(len(grads))
         layout.add("weight_norm", weight_owners)
 
-        self._with_gradient = [i for i, own in enumerate(grads) if own]
-        self._gradients = Sheet([grads[i] for i in self._with_gradient])
-        owners = [self._with_gradient[row] for row in self._gradients.owners]
-        layout.add("grad_norm", owners)
-        layout.add("zero_grad_fraction", owners, [sum(g.numel() for g in grads[i]) for i in owners])
+        self._with_gradient = [i for i, own in enumerate(grads) if any(g is not None for g in own)]
+        rows = self._gradient_rows(grads)
+        self._gradients = Sheet(rows)
+        layout.add("grad_norm", [self._with_gradient[r] for r in self._gradients.owners])
+        for r in self._gradients.owners:
+            layout.add("zero_grad_fraction", [self._with_gradient[r]], [sum(g.numel() for g in rows[r])])
 
         self._with_delta = [i for i, signal in signals.items() if signal.delta is not None]
         self._ran = list(signals)
-        self._signals = Sheet(self._rows(signals))
-        for row in self._signals.owners:
-            deltas = len(self._with_delta)
-            i = self._with_delta[row] if row < deltas else self._ran[row - deltas]
-            layout.add("delta_rms" if row < deltas else "activation_rms", [i], [signals[i].a.numel()])
-        for i in range(len(grads)):
-            if i not in self._with_gradient:
-                layout.miss("grad_norm", i, NO_GRADIENT)
-                layout.miss("zero_grad_fraction", i, NO_GRADIENT)
-            if i not in self._with_delta:
-                layout.miss("delta_rms", i, NO_GRADIENT if i in signals else NOT_RUN)
-            if i not in signals:
-                for name in ("activation_rms", "dead_fraction", "saturated_fraction"):
-                    layout.miss(name, i, NOT_RUN)
+        rows = self._signal_rows(signals)
+        self._signals = Sheet(rows)
+        whose = [("delta_rms", i) for i in self._with_delta] + [("activation_rms", i) for i in self._ran]
+        for r in self._signals.owners:
+            quantity, i = whose[r]
+            layout.add(quantity, [i], [rows[r][0].numel()])
+        self._miss(len(grads), signals)
 
         alike: dict[object, list[int]] = {}
         for i, signal in signals.items():
@@ -223,14 +227,29 @@ class _Plan:
                 self.layout.miss("saturated_fraction", i, NEVER_SATURATES if activation else NO_ACTIVATION)
         return _Group(layers, activation, dead, saturates) if dead or saturates else None
 
-    def _rows(self, signals: dict[int, Signal]) -> list[list[Tensor]]:
+    def _miss(self, layers: int, signals: dict[int, Signal]) -> None:
+        """Note what there is nothing to measure of."""
+        for i in range(layers):
+            if i not in self._with_gradient:
+                self.layout.miss("grad_norm", i, NO_GRADIENT)
+                self.layout.miss("zero_grad_fraction", i, NO_GRADIENT)
+            if i not in self._with_delta:
+                self.layout.miss("delta_rms", i, NO_GRADIENT if i in signals else NOT_RUN)
+            if i not in signals:
+                for name in ("activation_rms", "dead_fraction", "saturated_fraction"):
+                    self.layout.miss(name, i, NOT_RUN)
+
+    def _gradient_rows(self, grads: list[list[Tensor | None]]) -> list[list[Tensor]]:
+        return [[g for g in grads[i] if g is not None] for i in self._with_gradient]
+
+    def _signal_rows(self, signals: dict[int, Signal]) -> list[list[Tensor]]:
         deltas = [signals[i].delta for i in self._with_delta]
         return [[t] for t in (*deltas, *(signals[i].a for i in self._ran)) if t is not None]
 
-    def measure(self, grads: list[list[Tensor]], signals: dict[int, Signal]) -> list[Tensor]:
+    def measure(self, grads: list[list[Tensor | None]], signals: dict[int, Signal]) -> list[Tensor]:
         """The numbers, in the order of the layout from `grad_norm` up to `update_ratio`."""
-        self._gradients.fill([grads[i] for i in self._with_gradient])
-        self._signals.fill(self._rows(signals))
+        self._gradients.fill(self._gradient_rows(grads))
+        self._signals.fill(self._signal_rows(signals))
         numbers = [self._gradients.norms(), self._gradients.zeros(), self._signals.norms()]
         for group in self._groups:
             numbers += group.measure(signals)

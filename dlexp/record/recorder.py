@@ -20,6 +20,8 @@ from dlexp.record.sinks import Row, Sink
 MOST_PENDING = 16  # rows
 LONGEST_PENDING = 0.25  # seconds
 
+ALL_ZERO = "the weights are all 0"
+
 
 class Recorder:
     """Records every layer of `model` on the steps of a schedule (the loop's `Recorder` protocol).
@@ -95,15 +97,13 @@ class Recorder:
 
     def _rows(self, steps: list[int], layout: Layout, numbers: np.ndarray) -> list[Row]:
         tables = layout.tables(numbers[:, :-2])
-        rows = []
-        for step, table, (loss, accuracy) in zip(steps, tables, numbers[:, -2:].tolist(), strict=True):
-            reasons: Mapping[tuple[int, int], str] = layout.reasons
-            unscaled = np.flatnonzero(table[INDEX["weight_norm"]] == 0)
-            if len(unscaled):
-                ratio = INDEX["update_ratio"]
-                reasons = {(ratio, int(i)): "the weights are all 0" for i in unscaled} | layout.reasons
-            rows.append(Row(step, loss, accuracy, table, reasons))
-        return rows
+        reasons: list[Mapping[tuple[int, int], str]] = [layout.reasons] * len(steps)
+        weights = tables[:, INDEX["weight_norm"]]
+        for t in np.flatnonzero((weights == 0).any(axis=1)):
+            unscaled = {(INDEX["update_ratio"], int(i)): ALL_ZERO for i in np.flatnonzero(weights[t] == 0)}
+            reasons[t] = unscaled | layout.reasons
+        columns = zip(steps, *numbers[:, -2:].T.tolist(), tables, reasons, strict=True)
+        return [Row(*column) for column in columns]
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         """Numbers of the whole network, after the rows recorded so far."""

@@ -24,4 +24,4 @@ def schedule(every: int | str, steps: int) -> Schedule:
         evenly = (round(last * i / EVENLY) for i in range(EVENLY + 1))
         return frozenset(step for step in (*EARLY, *evenly) if step <= last).__contains__
     n = int(every)
-    return lambda step: step % n == 0 or step == last
+    return lambda step: step <= last and (step % n == 0 or step == last)

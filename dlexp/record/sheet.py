@@ -28,7 +28,7 @@ class Sheet:
         """A sheet for rows of the same shapes as these; `fill` brings the numbers.
 
         Args:
-            rows: one tensor or more in each; one row or more.
+            rows: one tensor or more in each.
             copy_large: copy large tensors too, because they will have changed when they are needed.
         """
         sizes = [sum(t.numel() for t in row) for row in rows]
@@ -37,7 +37,8 @@ class Sheet:
         self.owners = [*self._small, *(r for r in self._large for _ in rows[r])]
         width = max((sizes[r] for r in self._small), default=0)
         # Cells to the right of the end of a row stay 0 for ever.
-        self._cells = torch.zeros(len(self._small), width, dtype=rows[0][0].dtype, device=rows[0][0].device)
+        like = rows[0][0] if rows else torch.empty(0)
+        self._cells = torch.zeros(len(self._small), width, dtype=like.dtype, device=like.device)
         self._padding = self._cells.new_tensor([width - sizes[r] for r in self._small])
         self._views = [
             part.view(t.shape)

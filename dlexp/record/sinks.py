@@ -9,15 +9,13 @@ import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One recorded step, on the host."""
 
     step: int
@@ -62,8 +60,8 @@ class RecordLines:
         for row in rows:
             if row.reasons is not self._reasons_of_template:  # they stay the same for most of a run
                 self._reasons_of_template = row.reasons
-                self._present, self._template = self._make_template(row)
-            numbers = row.table[self._present]
+                self._places, self._template = self._make_template(row)
+            numbers = row.table.take(self._places)
             if math.isfinite(row.loss) and np.isfinite(numbers).all():
                 self._file.write(self._template % (row.step, row.loss, row.accuracy, *numbers.tolist()))
             else:
@@ -78,7 +76,7 @@ class RecordLines:
             parts.append(f'"{name}":[' + ",".join(number[bool(p)] for p in mask) + "]")
         if row.reasons:
             parts.append('"reasons":' + json.dumps(self._reasons(row.reasons)).replace("%", "%%"))
-        return present, "{" + ",".join(parts) + "}\n"
+        return np.flatnonzero(present), "{" + ",".join(parts) + "}\n"
 
     def _with_reasons(self, row: Row) -> str:
         """A line with numbers that are not finite."""
@@ -173,7 +171,7 @@ class TensorBoard:
                 self._make_template(row)
             self._template.step = row.step
             self._template.wall_time = time.time()
-            numbers = (row.loss, row.accuracy, *row.table[self._present].tolist())
+            numbers = (row.loss, row.accuracy, *row.table.take(self._places).tolist())
             for value, x in zip(self._values, numbers, strict=True):
                 value.simple_value = x
             self._write(self._template)
@@ -181,9 +179,8 @@ class TensorBoard:
 
     def _make_template(self, row: Row) -> None:
         """An event with a value for each number that a row like this one has."""
-        self._present = _present(row)
-        tags = ["loss/train", "accuracy/train"]
-        tags += [tag for tag, here in zip(self._tags, self._present.ravel(), strict=True) if here]
+        self._places = np.flatnonzero(_present(row))
+        tags = ["loss/train", "accuracy/train", *(self._tags[place] for place in self._places)]
         self._template = self._event()
         self._values = [self._template.summary.value.add(tag=tag) for tag in tags]
 

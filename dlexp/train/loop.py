@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dlexp.train.step import Batch, LossFunction, accuracy, backpropagate
+from dlexp.train.step import Batch, LossFunction, accuracy, backpropagate, undisturbed
 
 
 class Recorder(Protocol):
@@ -77,9 +77,10 @@ def fit(
         if looks_every_step:
             if not math.isfinite(loss.item()):
                 if not due:  # see it once more, so that the bad step is on record
-                    recorder.watch()
-                    loss, outputs = backpropagate(model, loss_function, optimizer, batch)
-                    recorder.probe()
+                    with undisturbed(model):
+                        recorder.watch()
+                        loss, outputs = backpropagate(model, loss_function, optimizer, batch)
+                        recorder.probe()
                 recorder.log(step, stepped=False, loss=loss, accuracy=accuracy(outputs, batch[1]))
                 return step
         else:

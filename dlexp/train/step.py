@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,16 @@ def backpropagate(
     optimizer.zero_grad()
     loss.backward()
     return loss.detach(), outputs.detach()
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Let passes of `model` on the CPU draw random numbers and move running statistics without effect."""
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    with torch.random.fork_rng(devices=[]):
+        yield
+    for buffer, before in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(before)
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
