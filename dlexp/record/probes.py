@@ -45,7 +45,8 @@ SATURATED: dict[type[nn.Module], Callable[[Any, Tensor], tuple[Tensor, float]]] 
     nn.Sigmoid: lambda _, a: ((a - 0.5).abs(), math.sqrt(0.225)),  # 4 a (1 - a) < 0.1
     nn.Tanh: lambda _, a: (a.abs(), math.sqrt(0.9)),  # 1 - a**2 < 0.1
     nn.Softsign: lambda _, a: (a.abs(), 1 - math.sqrt(0.1)),  # (1 - |a|)**2 < 0.1
-    nn.ELU: lambda m, a: (-a, m.alpha - 0.1 * max(1.0, m.alpha)),  # a + alpha < 0.1 max(1, alpha)
+    # where a < 0 the slope is a + alpha; its maximum is 1 or alpha
+    nn.ELU: lambda m, a: (-a, max(0.0, m.alpha - 0.1 * max(1.0, m.alpha))),
 }
 
 MOST_PLANS = 16  # kept at a time, where the shapes of steps differ
