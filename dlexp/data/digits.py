@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dlexp.data.dataset import Dataset, Split, split, standardize
+from dlexp.data import dataset
+from dlexp.data.dataset import Dataset, Split
 
 
 def load(validation: float, test: float, split_seed: int, standardize: str) -> Dataset:
     """The digits as inputs (N, 1, 8, 8) and classes 0 to 9."""
-    return _dataset(read(), validation, test, split_seed, standardize)
+    parts = dataset.standardize(dataset.split(read(), [validation, test], split_seed), standardize)
+    train, held_out, last = parts
+    return Dataset(train, held_out, last, classes=10)
 
 
 def read() -> Split:
@@ -34,8 +37,3 @@ def read() -> Split:
         table = np.column_stack([digits.data, digits.target]).astype(np.float32)
     rows = torch.from_numpy(table)
     return Split(rows[:, :64].reshape(-1, 1, 8, 8), rows[:, 64].long())
-
-
-def _dataset(samples: Split, validation: float, test: float, seed: int, how: str) -> Dataset:
-    train, held_out, last = standardize(split(samples, [validation, test], seed), how)
-    return Dataset(train, held_out, last, classes=10)

@@ -46,12 +46,14 @@ def _open(source: Callable[..., Any], name: str, folder: Path, train: bool, down
     try:
         return source(root=str(folder), train=train, download=download)
     except Exception as error:  # torchvision raises what its parsers happen to raise
-        reason = " ".join(str(error).split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
         if download:
             raise UserError(
                 f"data.download=true: {name} could not be fetched into {folder}: {reason}"
             ) from error
-        if "not found" in reason:
+        # where torchvision looks: a folder named after the class, or one that the class names
+        place = folder / getattr(getattr(source, "func", source), "base_folder", name)
+        if not place.exists():
             raise UserError(
                 f"data.root={folder}: {name} is not there; add data.download=true to fetch it (needs a"
                 " network), or name the folder that has torchvision's files with data.root=PATH"
