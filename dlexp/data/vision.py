@@ -46,7 +46,7 @@ def _open(source: Callable[..., Any], name: str, folder: Path, train: bool, down
     try:
         return source(root=str(folder), train=train, download=download)
     except Exception as error:  # torchvision raises what its parsers happen to raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+        reason = " ".join(str(error).split()) or type(error).__name__
         if download:
             raise UserError(
                 f"data.download=true: {name} could not be fetched into {folder}: {reason}"
