@@ -163,7 +163,8 @@ def _rms(signals: list[Tensor]) -> float | None:
 
 
 def _delta_rms(layer: nn.Module, passages: list[Passage]) -> float | None:
-    return _rms([p.z.grad for p in passages if p.layer is layer and p.z.requires_grad and p.z.grad is not None])
+    own = [p.z for p in passages if p.layer is layer and p.z.requires_grad]
+    return _rms([z.grad for z in own if z.grad is not None])
 
 
 def _activation_rms(layer: nn.Module, passages: list[Passage]) -> float | None:
@@ -235,7 +236,12 @@ def assert_same(rows: Sequence[Row], wanted: Sequence[Expected], rtol: float, *,
 
 
 def random_batches(
-    steps: int, size: int, *shape: int, classes: int = 5, dtype: torch.dtype = torch.float64, scale: float = 1.0
+    steps: int,
+    size: int,
+    *shape: int,
+    classes: int = 5,
+    dtype: torch.dtype = torch.float64,
+    scale: float = 1.0,
 ) -> list[Batch]:
     """Made-up samples (size, *shape) with made-up classes."""
     generator = torch.Generator().manual_seed(5)

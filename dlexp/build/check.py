@@ -1,0 +1,160 @@
+"""What each value may be, in one table, and the check that reads it before anything is built.
+
+Keys that the table does not know (a new YAML file, a module of your own) are checked only for
+being finite; the rest is up to the constructor that takes them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from dlexp.compose import flatten
+from dlexp.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A test and the words for what passes it."""
+
+    allowed: str
+    passes: Callable[[Any], bool]
+
+    def __or__(self, other: Rule) -> Rule:
+        return Rule(f"{self.allowed} or {other.allowed}", lambda v: self.passes(v) or other.passes(v))
+
+
+def whole(low: int, high: int | None = None) -> Rule:
+    """An integer from `low` to `high`, both included, or without end."""
+    allowed = f"a whole number, {low} or more" if high is None else f"a whole number from {low} to {high}"
+    return Rule(allowed, lambda v: _is_int(v) and v >= low and (high is None or v <= high))
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, ends: str = "[]") -> Rule:
+    """A finite number between `low` and `high`; `ends` says which of the two belong to it."""
+
+    def passes(value: Any) -> bool:
+        if not (_is_int(value) or isinstance(value, float)) or not math.isfinite(value):
+            return False
+        above = value >= low if ends[0] == "[" else value > low
+        below = value <= high if ends[1] == "]" else value < high
+        return bool(above and below)
+
+    if high < math.inf:
+        return Rule(f"a number in {ends[0]}{low:g}, {high:g}{ends[1]}", passes)
+    if low > -math.inf:
+        words = f"{low:g} or more" if ends[0] == "[" else f"above {low:g}"
+        return Rule(f"a finite number, {words}", passes)
+    return Rule("a finite number", passes)
+
+
+def words(*allowed: str) -> Rule:
+    """One of a few words."""
+    return Rule(", ".join(allowed), lambda v: v in allowed)
+
+
+def pair(rule: Rule) -> Rule:
+    """A list of two values that both pass `rule`."""
+    return Rule(
+        f"a list of two, each {rule.allowed}",
+        lambda v: isinstance(v, list) and len(v) == 2 and all(map(rule.passes, v)),
+    )
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and value[0] != "/" and ".." not in value.split("/")
+
+
+FLAG = Rule("true, false", lambda v: isinstance(v, bool))
+TEXT = Rule("a path", lambda v: isinstance(v, str) and bool(v))
+NULL = Rule("null", lambda v: v is None)
+DEVICE = Rule(
+    "auto, cpu, cuda, cuda:N, mps",
+    lambda v: isinstance(v, str) and bool(re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", v)),
+)
+
+RULES = {
+    "seed": whole(0, 2**63 - 1),
+    "device": DEVICE,
+    "threads": words("auto") | whole(1),
+    "anomaly": FLAG,
+    "outputs": TEXT,
+    "name": Rule("a folder name below outputs", _is_name),
+    "model.depth": whole(1, 10_000),
+    "model.width": whole(1, 100_000),
+    "model.bias": FLAG,
+    "activation.negative_slope": number(),
+    "activation.alpha": number(),
+    "initializer.val": number(),
+    "initializer.a": number(),
+    "initializer.b": number(),
+    "initializer.mean": number(),
+    "initializer.std": number(0),
+    "initializer.gain": number(),
+    "initializer.mode": words("fan_in", "fan_out"),
+    "initializer.nonlinearity": words(
+        "linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"
+    ),  # those of torch.nn.init.calculate_gain that a dense layer can have
+    "initializer.bias": NULL | number(),
+    "normalization.position": words("before", "after"),
+    "normalization.eps": number(0, ends="(]"),
+    "normalization.momentum": NULL | number(0, 1),
+    "normalization.affine": FLAG,
+    "normalization.elementwise_affine": FLAG,
+    "dropout.p": number(0, 1, ends="[)"),
+    "loss.label_smoothing": number(0, 1),
+    "loss.margin": number(),
+    "optimizer.lr": number(0),
+    "optimizer.momentum": number(0, 1, ends="[)"),
+    "optimizer.weight_decay": number(0),
+    "optimizer.betas": pair(number(0, 1, ends="[)")),
+    "optimizer.eps": number(0),
+    "optimizer.nesterov": FLAG,
+    "data.validation": number(0, 1, ends="()"),
+    "data.test": number(0, 1, ends="()"),
+    "data.split_seed": whole(0),
+    "data.standardize": words("channel", "feature", "none"),
+    "data.root": TEXT,
+    "data.download": FLAG,
+    "train.epochs": whole(1),
+    "train.max_steps": NULL | whole(1),
+    "train.batch_size": whole(1),
+    "train.fixed_batch": FLAG,
+    "record.every": words("auto", "never") | whole(1),
+    "record.tensorboard": FLAG,
+}
+
+GROUPS = (
+    "data model activation initializer normalization dropout loss optimizer train record".split()
+)
+
+
+def check(config: DictConfig) -> None:
+    """Refuse values that cannot be meant.
+
+    Raises:
+        UserError: a line for each wrong value, with its key and what is allowed.
+    """
+    faults = [
+        f"{group}={config.get(group)}: a group takes the name of one of its YAML files"
+        for group in GROUPS
+        if not isinstance(config.get(group), DictConfig)
+    ]
+    for key, value in flatten(config).items():
+        rule = RULES.get(key)
+        if rule is None and isinstance(value, float):
+            rule = number()
+        if rule and not rule.passes(value):
+            shown = "null" if value is None else str(value).lower() if value in (True, False) else value
+            faults.append(f"{key}={shown}: allowed: {rule.allowed}")
+    if faults:
+        raise UserError(*faults)
