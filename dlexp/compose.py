@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import (
     CompactHydraException,
     ConfigCompositionException,
@@ -51,19 +52,26 @@ def compose(overrides: Sequence[str] = ()) -> Request:
 
     if isinstance(overrides, str):
         raise UserError(f"{overrides!r} is one string; dlexp takes a list of words: [{overrides!r}]")
+    # Somebody else in this process may be using Hydra: lend its state out and put it back.
+    state = GlobalHydra.instance()
+    theirs, state.hydra = state.hydra, None
     try:
         with initialize_config_dir(str(CONFIGS.resolve()), job_name="dlexp", **VERSION_BASE):
             config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
             task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            return request(task, config.hydra)
+            named = config.hydra.run.dir
+            return request(task, config.hydra, None if named == "." else Path(named))
     except (CompactHydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(*explain(error)) from error
+    finally:
+        state.hydra = theirs
 
 
 def request(task: DictConfig, own: DictConfig, folder: Path | None = None) -> Request:
     """A request from what Hydra composed: the task's config and Hydra's own part."""
     OmegaConf.resolve(task)
-    choices = {str(key): str(value) for key, value in own.runtime.choices.items()}
+    chosen = own.runtime.choices.items()
+    choices = {str(key): str(word) for key, word in chosen if not str(key).startswith("hydra/")}
     if task.name == "auto":
         task.name = f"{choices.get('model')}_{choices.get('data')}"
     return Request(task, choices, list(own.overrides.task), own, folder)

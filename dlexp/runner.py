@@ -22,7 +22,7 @@ from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import schedule
 from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, finite
-from dlexp.record.summary import first_bad_layer, layer_entries, versions
+from dlexp.record.summary import first_bad_layer, first_bad_weights, layer_entries, versions
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
 from dlexp.train import device as devices
@@ -42,7 +42,7 @@ def run(request: Request, *, quiet: bool = False) -> Run:
         Exception: what training raised; likewise, with status "failed".
     """
     config = request.config
-    check(config)
+    check(request)
     device = devices.pick(config.device)
     with devices.own_random_numbers(device):
         devices.seed_all(config.seed, device)
@@ -51,32 +51,19 @@ def run(request: Request, *, quiet: bool = False) -> Run:
         threads = devices.thread_count(config.threads, parameters, config.train.batch_size, device)
         # Dropout masks are the same however many numbers the initial weights took.
         devices.seed_all(config.seed, device)
-        with devices.threads(threads), torch.autograd.set_detect_anomaly(config.anomaly):
+        with devices.threads(threads), torch.autograd.set_detect_anomaly(config.anomaly), torch.enable_grad():
             folder = _train(request, parts, device, threads, Terminal(quiet=quiet))
     return Run(folder)
 
 
 def _train(request: Request, parts: Parts, device: torch.device, threads: int, terminal: Terminal) -> Path:
-    """From finished parts to a finished run folder."""
+    """From finished parts to a finished run folder, whatever happens in between."""
     config = request.config
-    started = datetime.now().astimezone()
+    started, clock = datetime.now().astimezone(), time.perf_counter()
     if request.folder is not None:
-        folder = folders.claim(request.folder)
+        folder, logdir = folders.claim(request.folder), request.folder
     else:
-        folder = folders.create(config.outputs, config.name, started)
-    _save_config(folder / ".hydra", request)
-    terminal.heading(_heading(request, parts, device, threads, folder))
-
-    sinks: list[Sink] = []
-    recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks)
-    names = [layer.name for layer in recorder.layers]
-    sinks += [RecordLines(folder / folders.RECORDS, names, QUANTITIES), MetricLines(folder / folders.METRICS)]
-    if config.record.tensorboard:
-        board = TensorBoard(folder, names, QUANTITIES)
-        board.text("config", _as_markdown(request))
-        sinks.append(board)
-    sinks.append(terminal)
-
+        folder, logdir = folders.create(config.outputs, str(config.name), started), Path(config.outputs)
     summary: dict[str, Any] = {
         "status": "failed",
         "error": None,
@@ -91,40 +78,49 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
         "threads": threads,
         "versions": versions(),
     }
-    clock = time.perf_counter()
+    sinks: list[Sink] = [terminal]
+    recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks)
     try:
-        bad = _fit(request, parts, recorder, terminal, summary)
-        summary["status"] = "finished" if bad is None else "diverged"
-        if bad is not None:
-            summary["diverged"] = {"step": bad, **first_bad_layer(recorder, bad)}
+        _save_config(folder / ".hydra", request)
+        terminal.heading(_heading(request, parts, device, threads, folder))
+        names = [layer.name for layer in recorder.layers]
+        sinks.append(RecordLines(folder / folders.RECORDS, names, QUANTITIES))
+        sinks.append(MetricLines(folder / folders.METRICS))
+        if config.record.tensorboard:
+            board = TensorBoard(folder, names, QUANTITIES)
+            sinks.append(board)
+            board.text("config", _as_markdown(request))
+        _fit(request, parts, recorder, terminal, summary)
+        if config.record.tensorboard:
+            board.hyperparameters(_hyperparameters(request), HEADLINES)
     except KeyboardInterrupt:
         summary["status"] = "interrupted"
         raise
     except Exception as error:
-        summary["error"] = " ".join(f"{type(error).__name__}: {error}".split())
+        summary["status"], summary["error"] = "failed", " ".join(f"{type(error).__name__}: {error}".split())
         raise
     finally:
-        recorder.close()
-        seconds = time.perf_counter() - clock
-        summary |= layer_entries(recorder)
-        summary["timing"] = {
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(seconds, 3),
-            "steps_per_second": round(summary["steps"] / seconds, 1),
-        }
-        if config.record.tensorboard:
-            board.hyperparameters(_hyperparameters(request), HEADLINES, summary["status"] == "finished")
-        for sink in sinks:
-            sink.close()
-        folders.write_whole(folder / folders.SUMMARY, summary)
-        terminal.ending(summary, config.outputs, folder)
+        try:
+            recorder.close()
+            for sink in sinks:
+                sink.close()
+        finally:  # a full disk, say, must not cost the summary as well
+            summary |= layer_entries(recorder)
+            seconds = time.perf_counter() - clock
+            summary["timing"] = {
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": round(seconds, 3),
+                "steps_per_second": round(summary["steps"] / seconds, 1),
+            }
+            folders.write_whole(folder / folders.SUMMARY, summary)
+            terminal.ending(summary, logdir, folder)
     return folder
 
 
 def _fit(
     request: Request, parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any]
-) -> int | None:
-    """Train and test; keeps `steps` and `metrics` of the summary up to date. Returns the first bad step."""
+) -> None:
+    """Train and test; keeps `status`, `steps`, `metrics` and `diverged` of the summary up to date."""
     train, data, metrics = request.config.train, parts.data, summary["metrics"]
 
     def measure(name: str, split: Split, step: int) -> float:
@@ -152,11 +148,12 @@ def _fit(
     if recorder.last:
         metrics["loss/train"] = finite(recorder.last.loss)
         metrics["accuracy/train"] = finite(recorder.last.accuracy)
-    if bad is None:
-        summary["steps"] = parts.steps
-        if not math.isfinite(measure("test", data.test, parts.steps - 1)):
-            bad = parts.steps - 1  # the last update did it
-    return bad
+    summary["status"], summary["steps"] = "finished", parts.steps if bad is None else bad
+    if bad is not None:
+        summary["status"], summary["diverged"] = "diverged", {"step": bad, **first_bad_layer(recorder, bad)}
+    elif not math.isfinite(measure("test", data.test, parts.steps - 1)):
+        summary["status"] = "diverged"
+        summary["diverged"] = {"step": parts.steps - 1, **first_bad_weights(recorder, parts.model)}
 
 
 def _validations(steps: int, steps_per_epoch: int) -> frozenset[int]:
@@ -182,12 +179,12 @@ def _heading(
             network += f", {group} {choices[group]}"
     sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
     shape = " x ".join(map(str, data.input_shape))
-    epochs = parts.steps / parts.steps_per_epoch
+    epochs = round(parts.steps / parts.steps_per_epoch, 1)
     return {
         "network": f"{network}; {parameters:,} parameters",
         "data": f"{choices['data']}: {sizes}; {shape}, {data.classes} classes",
         "training": f"{choices['optimizer']} lr={config.optimizer.get('lr')}, batches of"
-        f" {config.train.batch_size}, {parts.steps} steps = {epochs:.3g} epochs, seed {config.seed}",
+        f" {config.train.batch_size}, steps {parts.steps}, epochs {epochs:g}, seed {config.seed}",
         "device": f"{device}, {threads} thread{'s' if threads > 1 else ''}",
         "folder": str(folder),
     }

@@ -10,11 +10,12 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from dlexp.compose import flatten
+from dlexp.compose import Request, flatten
 from dlexp.errors import UserError
 
 
@@ -71,9 +72,14 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and value[0] != "/" and ".." not in value.split("/")
+    path = PurePath(str(value))
+    return bool(str(value)) and not path.is_absolute() and ".." not in path.parts
 
 
+FINITE = Rule(
+    "finite numbers",
+    lambda v: all(not isinstance(x, float) or math.isfinite(x) for x in (v if isinstance(v, list) else [v])),
+)
 FLAG = Rule("true, false", lambda v: isinstance(v, bool))
 TEXT = Rule("a path", lambda v: isinstance(v, str) and bool(v))
 NULL = Rule("null", lambda v: v is None)
@@ -85,7 +91,7 @@ DEVICE = Rule(
 RULES = {
     "seed": whole(0, 2**63 - 1),
     "device": DEVICE,
-    "threads": words("auto") | whole(1),
+    "threads": words("auto") | whole(1, 256),
     "anomaly": FLAG,
     "outputs": TEXT,
     "name": Rule("a folder name below outputs", _is_name),
@@ -121,7 +127,7 @@ RULES = {
     "optimizer.nesterov": FLAG,
     "data.validation": number(0, 1, ends="()"),
     "data.test": number(0, 1, ends="()"),
-    "data.split_seed": whole(0),
+    "data.split_seed": whole(0, 2**63 - 1),
     "data.standardize": words("channel", "feature", "none"),
     "data.root": TEXT,
     "data.download": FLAG,
@@ -134,25 +140,32 @@ RULES = {
 }
 
 GROUPS = (
-    "data model activation initializer normalization dropout loss optimizer train record".split()
+    *("data", "model", "activation", "initializer", "normalization"),
+    *("dropout", "loss", "optimizer", "train", "record"),
 )
 
 
-def check(config: DictConfig) -> None:
+def check(request: Request) -> None:
     """Refuse values that cannot be meant.
 
     Raises:
         UserError: a line for each wrong value, with its key and what is allowed.
     """
+    config = request.config
     faults = [
-        f"{group}={config.get(group)}: a group takes the name of one of its YAML files"
+        f"{group}: takes the name of one of its YAML files, one and not more"
         for group in GROUPS
-        if not isinstance(config.get(group), DictConfig)
+        if group not in request.choices or not isinstance(config.get(group), DictConfig)
     ]
+    faults += [f"{key}=???: needs a value" for key in OmegaConf.missing_keys(config)]
+    if faults:
+        raise UserError(*faults)
     for key, value in flatten(config).items():
         rule = RULES.get(key)
-        if rule is None and isinstance(value, float):
-            rule = number()
+        if rule is None and any(
+            isinstance(v, float) for v in (value if isinstance(value, list) else [value])
+        ):
+            rule = FINITE
         if rule and not rule.passes(value):
             shown = "null" if value is None else str(value).lower() if value in (True, False) else value
             faults.append(f"{key}={shown}: allowed: {rule.allowed}")

@@ -112,6 +112,8 @@ class Listener:
         calls, fed_by = self.calls, self._fed_by.get(layer)
 
         def on_layer(module: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
+            if not torch.is_grad_enabled():  # an evaluation between two recorded steps
+                return
             if fed_by is not None and calls:
                 calls[-1].activation, calls[-1].a = fed_by, args[0]
             call = Call(layer, returned[0] if isinstance(returned, tuple) else returned)
@@ -124,7 +126,7 @@ class Listener:
         return on_layer
 
     def _on_activation(self, module: nn.Module, args: object, a: Tensor) -> None:
-        if self.calls:
+        if self.calls and torch.is_grad_enabled():
             self.calls[-1].activation = module
             self.calls[-1].a = a.detach().clone() if self._overwritten else a
 
@@ -141,21 +143,20 @@ def _layer(number: int, path: str, module: nn.Module, of: int) -> Layer:
 
 
 def _fed_by(model: nn.Module, layers: list[nn.Module]) -> dict[int, nn.Module]:
-    """Layers that stand right behind layer and activation in an `nn.Sequential`, with that activation.
+    """Layers that stand right behind layer and activation, with that activation.
 
-    Only modules that stand in one place count: one that is used twice is listened to.
+    Only in a model that is an `nn.Sequential` as a whole: anything else may call its parts in another
+    order, or do something in between.
     """
+    if type(model) is not nn.Sequential:
+        return {}
     index = {module: i for i, module in enumerate(layers)}
-    places = [m for container in model.modules() for m in container.children()]
-    once = {m for m in places if places.count(m) == 1}
+    children = list(model)
     found = {}
-    for container in model.modules():
-        if type(container) is nn.Sequential:
-            children = list(container)
-            for before, activation, after in zip(children, children[1:], children[2:], strict=False):
-                known = before in index and after in index and isinstance(activation, ACTIVATIONS)
-                if known and {before, activation, after} <= once:
-                    found[index[after]] = activation
+    for before, activation, after in zip(children, children[1:], children[2:], strict=False):
+        once = all(children.count(module) == 1 for module in (before, activation, after))
+        if once and before in index and after in index and isinstance(activation, ACTIVATIONS):
+            found[index[after]] = activation
     return found
 
 

@@ -40,7 +40,7 @@ ROOTS = ("grad_norm", "delta_rms", "activation_rms", "weight_norm", "update_rati
 SMALLEST_BATCH_FOR_DEAD = 8
 
 # Where is the slope of an activation below a tenth of its maximum? Told from its output a, which is
-# at hand: where the first of the pair is above the second. Modules not listed do not saturate.
+# at hand: where the first of the pair is above the second. Modules not listed are not measured.
 SATURATED: dict[type[nn.Module], Callable[[Any, Tensor], tuple[Tensor, float]]] = {
     nn.Sigmoid: lambda _, a: ((a - 0.5).abs(), math.sqrt(0.225)),  # 4 a (1 - a) < 0.1
     nn.Tanh: lambda _, a: (a.abs(), math.sqrt(0.9)),  # 1 - a**2 < 0.1
@@ -55,7 +55,7 @@ NO_GRADIENT = "no gradient"
 NO_UPDATE = "no update was made"
 NOT_RUN = "the layer did not run"
 NO_ACTIVATION = "no activation"
-NEVER_SATURATES = "this activation does not saturate"
+NOT_MEASURED = "not measured for this activation"
 SMALL_BATCH = f"fewer than {SMALLEST_BATCH_FOR_DEAD} samples"
 
 
@@ -65,10 +65,10 @@ class Layout:
     def __init__(self, layers: int) -> None:
         self.layers = layers
         self.reasons: dict[tuple[int, int], str] = {}  # (quantity, layer) -> why there is no number
-        self._parts: list[tuple[int, int, float]] = []  # quantity, layer, size
+        self._parts: list[tuple[int, int, int]] = []  # quantity, layer, size
         self._columns: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
-    def add(self, quantity: str, layers: Sequence[int], sizes: Sequence[float] = ()) -> None:
+    def add(self, quantity: str, layers: Sequence[int], sizes: Sequence[int] = ()) -> None:
         """The next numbers are parts of this quantity of these layers; sums are divided by `sizes`."""
         sizes = sizes or [1] * len(layers)
         self._parts += [(INDEX[quantity], i, size) for i, size in zip(layers, sizes, strict=True)]
@@ -96,7 +96,7 @@ class Layout:
         The parts of a norm add up by their squares, those of a count by themselves.
         """
         if self._columns is None:
-            quantity, layer, size = (np.array(column) for column in zip(*self._parts, strict=True))
+            quantity, layer, size = np.array(self._parts, dtype=int).reshape(-1, 3).T
             roots = np.isin(quantity, [INDEX[name] for name in ROOTS])
             self._columns = quantity * self.layers + layer, roots, 1 / size
             self._gaps = np.array([q * self.layers + i for q, i in self.reasons], dtype=int)
@@ -225,7 +225,7 @@ class _Plan:
             if not dead:
                 self.layout.miss("dead_fraction", i, SMALL_BATCH if activation else NO_ACTIVATION)
             if not saturates:
-                self.layout.miss("saturated_fraction", i, NEVER_SATURATES if activation else NO_ACTIVATION)
+                self.layout.miss("saturated_fraction", i, NOT_MEASURED if activation else NO_ACTIVATION)
         return _Group(layers, activation, dead, saturates) if dead or saturates else None
 
     def _miss(self, layers: int, signals: dict[int, Signal]) -> None:

@@ -89,6 +89,12 @@ class Recorder:
             part, whole = np.split(whole, [len(steps) * layout.numbers + 2 * len(steps)])
             part = part.reshape(len(steps), -1)
             rows += self._rows(steps, layout, part)
+        if not math.isfinite(self.latest_loss):
+            return  # away from the CPU training goes on for a while after the bad step
+        for n, row in enumerate(rows, start=1):
+            if not math.isfinite(row.loss):
+                rows = rows[:n]
+                break
         self.first = self.first or rows[0]
         self.last = rows[-1]
         self.latest_loss = self.last.loss

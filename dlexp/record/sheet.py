@@ -39,7 +39,8 @@ class Sheet:
         # Cells to the right of the end of a row stay 0 for ever.
         like = rows[0][0] if rows else torch.empty(0)
         self._cells = torch.zeros(len(self._small), width, dtype=like.dtype, device=like.device)
-        self._padding = self._cells.new_tensor([width - sizes[r] for r in self._small])
+        padding = [float(width - sizes[r]) for r in self._small]
+        self._padding = torch.tensor(padding, dtype=torch.float32, device=like.device)
         self._views = [
             part.view(t.shape)
             for cells, r in zip(self._cells, self._small, strict=True)

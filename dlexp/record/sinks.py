@@ -70,8 +70,8 @@ class RecordLines:
 
     def _make_template(self, row: Row) -> tuple[np.ndarray, str]:
         present = _present(row)
-        number = {True: "%.7g", False: "null"}
-        parts = ['"step":%d', '"loss":%.7g', '"accuracy":%.7g']
+        number = {True: "%.9g", False: "null"}  # 9 digits are a float32, whole
+        parts = ['"step":%d', '"loss":%.9g', '"accuracy":%.9g']
         for name, mask in zip(self._quantities, present, strict=True):
             parts.append(f'"{name}":[' + ",".join(number[bool(p)] for p in mask) + "]")
         if row.reasons:
@@ -82,7 +82,7 @@ class RecordLines:
         """A line with numbers that are not finite."""
         reasons = dict(row.reasons)
         for q, i in np.argwhere(~np.isfinite(row.table)).tolist():
-            reasons.setdefault((q, i), _what(row.table[q, i]))
+            reasons.setdefault((q, i), what(row.table[q, i]))
         line: dict[str, Any] = {
             "step": row.step,
             "loss": finite(row.loss),
@@ -92,7 +92,7 @@ class RecordLines:
             line[name] = [None if (q, i) in reasons else x for i, x in enumerate(row.table[q].tolist())]
         line["reasons"] = self._reasons(reasons)
         line["reasons"] |= {
-            k: _what(v) for k in ("loss", "accuracy") if not math.isfinite(v := getattr(row, k))
+            k: what(v) for k in ("loss", "accuracy") if not math.isfinite(v := getattr(row, k))
         }
         return json.dumps(line, allow_nan=False) + "\n"
 
@@ -118,7 +118,8 @@ def _present(row: Row) -> np.ndarray:
     return present
 
 
-def _what(x: float) -> str:
+def what(x: float) -> str:
+    """What a number is that is not finite."""
     return "nan" if math.isnan(x) else "inf" if x > 0 else "-inf"
 
 
@@ -202,7 +203,7 @@ class TensorBoard:
         self._write(event)
         self._file.flush()
 
-    def hyperparameters(self, values: Mapping[str, Any], metrics: Sequence[str], finished: bool) -> None:
+    def hyperparameters(self, values: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """The HParams tab: this run's choices beside the last values of the scalars named in `metrics`."""
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
         from tensorboard.plugins.hparams.summary_v2 import HParam, Metric, hparams_config_pb, hparams_pb
@@ -214,8 +215,7 @@ class TensorBoard:
         ]
         for part in parts:
             self._write(self._event(wall_time=time.time(), summary=part))
-        status = api_pb2.STATUS_SUCCESS if finished else api_pb2.STATUS_FAILURE
-        ended = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        ended = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
         event = self._event(wall_time=time.time())
         value = event.summary.value.add(tag=metadata.SESSION_END_INFO_TAG, tensor=metadata.NULL_TENSOR)
         value.metadata.CopyFrom(

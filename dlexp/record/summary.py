@@ -7,11 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 import dlexp
 from dlexp.record.probes import INDEX, QUANTITIES
 from dlexp.record.recorder import Recorder
-from dlexp.record.sinks import Row, finite
+from dlexp.record.sinks import Row, finite, what
 
 
 def layer_entries(recorder: Recorder) -> dict[str, Any]:
@@ -27,6 +29,14 @@ def layer_entries(recorder: Recorder) -> dict[str, Any]:
             for q, (name, x) in enumerate(zip(QUANTITIES, column, strict=True))
         }
 
+    def reasons(row: Row | None, i: int) -> dict[str, str]:
+        """Why numbers are missing."""
+        if row is None:
+            return {}
+        known = {QUANTITIES[q]: why for (q, at), why in row.reasons.items() if at == i}
+        column = zip(QUANTITIES, row.table[:, i].tolist(), strict=True)
+        return {name: what(x) for name, x in column if not np.isfinite(x)} | known
+
     return {
         "quantities": list(QUANTITIES),
         "recorded": {"first": first and first.step, "last": last and last.step},
@@ -39,6 +49,7 @@ def layer_entries(recorder: Recorder) -> dict[str, Any]:
                 "parameters": layer.parameters,
                 "first": numbers(first, i),
                 "last": numbers(last, i),
+                "reasons": {"first": reasons(first, i), "last": reasons(last, i)},
             }
             for i, layer in enumerate(recorder.layers)
         ],
@@ -46,7 +57,7 @@ def layer_entries(recorder: Recorder) -> dict[str, Any]:
 
 
 def first_bad_layer(recorder: Recorder, step: int) -> dict[str, str | None]:
-    """Where numbers stopped being finite, as far as the record of that step tells."""
+    """Where numbers stopped being finite at a step whose loss was not, as far as its record tells."""
     row = recorder.last
     if row is None or row.step != step:
         return {"layer": None, "reason": "the step was not among those recorded"}
@@ -57,6 +68,15 @@ def first_bad_layer(recorder: Recorder, step: int) -> dict[str, str | None]:
             "reason": "its output is finite, but too large for the loss",
         }
     return {"layer": recorder.layers[place[0]].name, "reason": f"its {place[1]} is not finite"}
+
+
+def first_bad_weights(recorder: Recorder, model: nn.Module) -> dict[str, str | None]:
+    """Where the last update left weights that are not finite, told by a loss after the last step."""
+    for layer in recorder.layers:
+        own = model.get_submodule(layer.path).parameters(recurse=False)
+        if not all(bool(torch.isfinite(p).all()) for p in own):
+            return {"layer": layer.name, "reason": "the last update made its weights not finite"}
+    return {"layer": None, "reason": "the loss on the test split, after the last update"}
 
 
 def place_of_trouble(row: Row) -> tuple[int, str] | None:

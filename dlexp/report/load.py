@@ -17,20 +17,26 @@ class Run:
     """What a run folder holds. Files are read when asked for, also while the run still goes on."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).resolve()  # found again after os.chdir, too
         if not (self.folder / "records.jsonl").exists() and not (self.folder / "summary.json").exists():
             raise UserError(f"{folder}: not a run folder; it has neither records.jsonl nor summary.json")
 
     def __repr__(self) -> str:
         try:
             status = self.summary["status"]
-        except FileNotFoundError:
-            status = "no summary yet"
+        except UserError:
+            status = "no summary"
         return f"Run({str(self.folder)!r}, {status})"
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """summary.json: status, metrics, layers, config, seed, versions, timing."""
+        """summary.json: status, metrics, layers, config, seed, versions, timing.
+
+        Raises:
+            UserError: there is none, because the run still goes on or was killed.
+        """
+        if not (self.folder / "summary.json").exists():
+            raise UserError(f"{self.folder}: no summary.json; the run still goes on, or was killed")
         content: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
         return content
 
@@ -39,14 +45,15 @@ class Run:
         """The layer table: a row per layer, columns (quantity, "first" or "last" recorded)."""
         import pandas as pd
 
-        entries = self.summary["layers"]
+        header, *lines = _lines(self.folder / "records.jsonl") or [{"layers": [], "quantities": []}]
+        empty = dict.fromkeys(header["quantities"], [None] * len(header["layers"]))
+        first, last = (lines[0], lines[-1]) if lines else (empty, empty)
         columns = {
-            (quantity, when): [layer[when][quantity] if layer[when] else None for layer in entries]
-            for quantity in self.summary["quantities"]
-            for when in ("first", "last")
+            (quantity, when): line[quantity]
+            for quantity in header["quantities"]
+            for when, line in (("first", first), ("last", last))
         }
-        names = pd.Index([layer["name"] for layer in entries], name="layer")
-        return pd.DataFrame(columns, index=names, dtype=float)
+        return pd.DataFrame(columns, index=pd.Index(header["layers"], name="layer"), dtype=float)
 
     @cached_property
     def records(self) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ class Terminal:
         self.console = Console(highlight=False, quiet=quiet, soft_wrap=False)
         if not self.console.is_terminal and "COLUMNS" not in os.environ:
             self.console.width = WIDE
+        self._bar: Progress | None = None
         self._train: dict[str, float] = {}
         self._validation: dict[str, float] = {}
 
@@ -40,7 +42,14 @@ class Terminal:
         """A line for each fact."""
         wide = max(map(len, facts))
         for name, value in facts.items():
-            self.console.print(Text.assemble((f"{name:<{wide}}  ", "dim"), value), soft_wrap=True)
+            self._print(Text.assemble((f"{name:<{wide}}  ", "dim"), value))
+
+    def _print(self, what: Any, *, soft_wrap: bool = True) -> None:
+        """Print; if nobody listens any more (dlexp | head), the run goes on in silence."""
+        try:
+            self.console.print(what, soft_wrap=soft_wrap)
+        except (OSError, SystemExit):  # rich leaves the program on a broken pipe
+            self.console.quiet = True
 
     def track(self, steps: int) -> Iterator[int]:
         """The step numbers, while showing how far they are and the latest loss and accuracy."""
@@ -57,22 +66,26 @@ class Terminal:
             console=self.console,
             auto_refresh=False,  # a thread of its own would take the interpreter away from training
         )
-        with bar:
-            task = bar.add_task("training", total=steps, numbers="")
-            next_time = 0.0
-            for step in range(steps):
-                yield step
-                if time.monotonic() >= next_time:
-                    bar.update(task, completed=step + 1, numbers=self._numbers(), refresh=True)
-                    next_time = time.monotonic() + REFRESH
-            bar.update(task, completed=steps, numbers=self._numbers(), refresh=True)
+        self._bar = bar
+        bar.start()
+        task = bar.add_task("training", total=steps, numbers="")
+        next_time = 0.0
+        for step in range(steps):
+            yield step
+            if time.monotonic() >= next_time:
+                bar.update(task, completed=step + 1, numbers=self._numbers(), refresh=True)
+                next_time = time.monotonic() + REFRESH
+        bar.update(task, completed=steps, numbers=self._numbers(), refresh=True)
+        self.close()
 
     def _track_in_lines(self, steps: int) -> Iterator[int]:
         lines = {steps * (i + 1) // PLAIN_LINES for i in range(PLAIN_LINES)}
+        shown = ""
         for step in range(steps):
             yield step
-            if step + 1 in lines and self._numbers():
-                self.console.print(f"step {step + 1:>{len(str(steps))}}/{steps}  {self._numbers()}")
+            if step + 1 in lines and self._numbers() != shown:
+                shown = self._numbers()
+                self._print(f"step {step + 1:>{len(str(steps))}}/{steps}  {shown}")
 
     def _numbers(self) -> str:
         """The latest numbers, e.g. "loss 0.31  accuracy 0.910 (validation 0.890)"."""
@@ -92,28 +105,30 @@ class Terminal:
             self._validation = {name: numbers[f"{name}/validation"] for name in ("loss", "accuracy")}
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Let go of the progress bar, so that what is printed next stays."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
 
-    def ending(self, summary: Mapping[str, Any], outputs: str, folder: object) -> None:
+    def ending(self, summary: Mapping[str, Any], logdir: object, folder: object) -> None:
         """The layer table, what became of the run, the test metrics and where to look next."""
         if summary["layers"] and summary["layers"][0]["first"]:
             wide = self.console.width >= WIDE
-            self.console.print(layer_table(summary, wide=wide))
-            self.console.print(Text(_caption(summary, wide=wide), "dim"), soft_wrap=True)
+            self._print(layer_table(summary, wide=wide), soft_wrap=False)
+            self._print(Text(_caption(summary, wide=wide), "dim"))
         if summary["status"] == "interrupted":
             what = f" after {summary['steps']} steps; the record so far is in {folder}"
-            self.console.print(Text.assemble(("interrupted", "bold yellow"), what), soft_wrap=True)
+            self._print(Text.assemble(("interrupted", "bold yellow"), what))
         metrics, spoiled = summary["metrics"], summary["diverged"]
         if spoiled:
             where = f"; first bad layer {spoiled['layer']}" if spoiled["layer"] else ""
-            why = f": {spoiled['reason']}"
-            what = f"diverged at step {spoiled['step']}: the loss is not finite"
-            self.console.print(Text(what + where + why, "bold red"), soft_wrap=True)
+            what = f"diverged at step {spoiled['step']}: the loss is not finite{where}: {spoiled['reason']}"
+            self._print(Text(what, "bold red"))
         for split in ("validation", "test"):
             if f"loss/{split}" in metrics:
                 accuracy, loss = metrics[f"accuracy/{split}"], metrics[f"loss/{split}"]
-                self.console.print(f"{split:<10}  accuracy {compact(accuracy)}  loss {compact(loss)}")
-        self.console.print(f"[dim]look[/]        tensorboard --logdir {outputs}", soft_wrap=True)
+                self._print(f"{split:<10}  accuracy {compact(accuracy)}  loss {compact(loss)}")
+        self._print(f"[dim]look[/]        tensorboard --logdir {shlex.quote(str(logdir))}")
 
 
 def layer_table(summary: Mapping[str, Any], *, wide: bool) -> Table:

@@ -29,9 +29,6 @@ class Recorder(Protocol):
     def log(self, step: int, *, stepped: bool, loss: Tensor, accuracy: Tensor) -> None:
         """After the update, if there was one: measure it and keep the numbers."""
 
-    def close(self) -> None:
-        """Nothing more will come."""
-
 
 def fit(
     model: nn.Module,
@@ -79,7 +76,7 @@ def fit(
                 if not due:  # see it once more, so that the bad step is on record
                     with undisturbed(model):
                         recorder.watch()
-                        loss, outputs = backpropagate(model, loss_function, optimizer, batch)
+                        backpropagate(model, loss_function, optimizer, batch)
                         recorder.probe()
                 recorder.log(step, stepped=False, loss=loss, accuracy=accuracy(outputs, batch[1]))
                 return step

@@ -32,10 +32,12 @@ def backpropagate(
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Let passes of `model` on the CPU draw random numbers and move running statistics without effect."""
     buffers = [buffer.clone() for buffer in model.buffers()]
-    with torch.random.fork_rng(devices=[]):
-        yield
-    for buffer, before in zip(model.buffers(), buffers, strict=True):
-        buffer.copy_(before)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
