@@ -87,7 +87,7 @@ def test_tree_is_found() -> None:
 @pytest.mark.parametrize("words", commands(README), ids=" ".join)
 def test_every_command_composes(words: list[str]) -> None:
     """What the README tells a person to type is understood, and its values are allowed."""
-    check(compose(words).config)
+    check(compose(words))
 
 
 def test_a_long_readme_shows_commands() -> None:

@@ -25,7 +25,7 @@ class Run:
         try:
             status = self.summary["status"]
         except UserError:
-            status = "no summary"
+            status = "no summary yet"
         return f"Run({str(self.folder)!r}, {status})"
 
     @cached_property

@@ -22,7 +22,8 @@ from rich.text import Text
 
 SHOWN = ("grad_norm", "delta_rms", "activation_rms", "update_ratio", "dead_fraction")
 PROFILE = "delta_rms"  # what the bar shows
-WIDE = 106  # columns that the table needs to show first and last beside each other
+WIDE = 110  # columns that the table needs to show first and last beside each other
+NARROW = 76  # columns that it needs to show all quantities at all
 REFRESH = 0.1  # seconds between two pictures of the progress bar
 PLAIN_LINES = 10  # of progress where there is no terminal to draw on
 
@@ -85,7 +86,7 @@ class Terminal:
             yield step
             if step + 1 in lines and self._numbers() != shown:
                 shown = self._numbers()
-                self._print(f"step {step + 1:>{len(str(steps))}}/{steps}  {shown}")
+                self._print(Text(f"step {step + 1:>{len(str(steps))}}/{steps}  {shown}"))
 
     def _numbers(self) -> str:
         """The latest numbers, e.g. "loss 0.31  accuracy 0.910 (validation 0.890)"."""
@@ -114,7 +115,8 @@ class Terminal:
         """The layer table, what became of the run, the test metrics and where to look next."""
         if summary["layers"] and summary["layers"][0]["first"]:
             wide = self.console.width >= WIDE
-            self._print(layer_table(summary, wide=wide), soft_wrap=False)
+            shown = SHOWN if self.console.width >= NARROW else SHOWN[:3]
+            self._print(layer_table(summary, wide=wide, shown=shown), soft_wrap=False)
             self._print(Text(_caption(summary, wide=wide), "dim"))
         if summary["status"] == "interrupted":
             what = f" after {summary['steps']} steps; the record so far is in {folder}"
@@ -127,28 +129,30 @@ class Terminal:
         for split in ("validation", "test"):
             if f"loss/{split}" in metrics:
                 accuracy, loss = metrics[f"accuracy/{split}"], metrics[f"loss/{split}"]
-                self._print(f"{split:<10}  accuracy {compact(accuracy)}  loss {compact(loss)}")
-        self._print(f"[dim]look[/]        tensorboard --logdir {shlex.quote(str(logdir))}")
+                self._print(Text(f"{split:<10}  accuracy {compact(accuracy)}  loss {compact(loss)}"))
+        look = f"tensorboard --logdir {shlex.quote(str(logdir))}"
+        self._print(Text.assemble((f"{'look':<12}", "dim"), look))
 
 
-def layer_table(summary: Mapping[str, Any], *, wide: bool) -> Table:
+def layer_table(summary: Mapping[str, Any], *, wide: bool, shown: Sequence[str] = SHOWN) -> Table:
     """A row per layer: first and last recorded of each quantity, and a bar for the profile over depth.
 
     Args:
         summary: what summary.json holds.
         wide: last beside first, otherwise below it.
+        shown: the quantities.
     """
     layers = summary["layers"]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("layer\n", no_wrap=True)
-    for name in SHOWN:
+    for name in shown:
         head = f"{name}\n{'first':>7}{'last':>8}" if wide else name.replace("_", "\n")
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column(f"{PROFILE}\nlast, log", no_wrap=True)
     bars = log_bars([layer["last"][PROFILE] for layer in layers])
     for layer, bar in zip(layers, bars, strict=True):
         cells = []
-        for name in SHOWN:
+        for name in shown:
             write = percent if name.endswith("_fraction") else compact
             first, last = write(layer["first"][name]), write(layer["last"][name])
             cells.append(f"{first:>7}{last:>8}" if wide else f"{first}\n{last}")
@@ -169,19 +173,21 @@ def compact(x: float | None) -> str:
     """A number in at most 7 characters: 0.0123, 1.2e-5, – for none."""
     if x is None:
         return "–"
-    if x == 0 or 0.001 <= abs(x) < 1000:
+    if x == 0 or 0.001 <= abs(x) < 999.5:
         return f"{x:.3g}"
-    if 1000 <= abs(x) < 100_000:
+    if 999.5 <= abs(x) < 99_999.5:
         return f"{x:.0f}"
     mantissa, exponent = f"{x:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
 
 
 def percent(x: float | None) -> str:
-    """A share in per cent; one that is small but not 0 does not look like 0."""
+    """A share in per cent; one that is nearly 0 or 1 does not look like it."""
     if x is None:
         return "–"
-    return "<1%" if 0 < x < 0.005 else f"{x:.0%}"
+    if 0 < x <= 0.005 or 0.995 <= x < 1:
+        return "<1%" if x < 0.5 else ">99%"
+    return f"{x:.0%}"
 
 
 def log_bars(values: Sequence[float | None], width: int = 10) -> list[str]:

@@ -69,8 +69,12 @@ def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_garbage(root: Path) -> None:
     """Files with the right names and wrong contents."""
-    names = [f"{s}/raw/{half}-{kind}-ubyte" for s in ("MNIST", "FashionMNIST") for half in ("train", "t10k")
-             for kind in ("images-idx3", "labels-idx1")]
+    names = [
+        f"{s}/raw/{half}-{kind}-ubyte"
+        for s in ("MNIST", "FashionMNIST")
+        for half in ("train", "t10k")
+        for kind in ("images-idx3", "labels-idx1")
+    ]
     names += [f"cifar-10-batches-py/{name}" for name in ("data_batch_1", "test_batch", "batches.meta")]
     for name in names:
         path = root / name

@@ -148,7 +148,7 @@ def test_activations_without_a_ceiling_do_not_saturate(kind: Factory) -> None:
     """ReLU and its kin have no saturated share, and the record says so; the output has no activation."""
     (row,) = recorded(network(kind), random_batches(1, 16, FEATURES), sgd())
     q = INDEX["saturated_fraction"]
-    hidden = ["this activation does not saturate"] * 3
+    hidden = ["not measured for this activation"] * 3
     assert [row.reasons[q, i] for i in range(4)] == [*hidden, "no activation"]
     assert row.reasons[INDEX["dead_fraction"], 3] == "no activation"
 
@@ -354,7 +354,7 @@ def test_a_layer_that_does_not_run_has_reasons_instead_of_numbers() -> None:
     for row in rows:
         found = {QUANTITIES[q]: why for (q, i), why in row.reasons.items() if i == 1}
         runs = row.step % 2 == 1
-        assert found == ({"saturated_fraction": "this activation does not saturate"} if runs else idle)
+        assert found == ({"saturated_fraction": "not measured for this activation"} if runs else idle)
         assert nan_positions(row) == []
         assert (column(row, "update_ratio")[1] == 0) == (not runs)
 

@@ -14,20 +14,38 @@ from dlexp.errors import UserError
 
 HEADER = {"layers": ["01_linear", "02_linear"], "quantities": ["grad_norm", "dead_fraction"]}
 LINES: list[dict[str, Any]] = [
-    {"step": 0, "loss": 2.5, "accuracy": 0.1, "grad_norm": [1.0, 2.0], "dead_fraction": [0.25, None],
-     "reasons": {"dead_fraction": [None, "no activation"]}},
-    {"step": 10, "loss": None, "accuracy": 0.5, "grad_norm": [3.0, None], "dead_fraction": [0.5, None],
-     "reasons": {"loss": "inf"}},
+    {
+        "step": 0,
+        "loss": 2.5,
+        "accuracy": 0.1,
+        "grad_norm": [1.0, 2.0],
+        "dead_fraction": [0.25, None],
+        "reasons": {"dead_fraction": [None, "no activation"]},
+    },
+    {
+        "step": 10,
+        "loss": None,
+        "accuracy": 0.5,
+        "grad_norm": [3.0, None],
+        "dead_fraction": [0.5, None],
+        "reasons": {"loss": "inf"},
+    },
 ]
 METRICS = [{"step": 9, "loss/validation": 2.0, "accuracy/validation": 0.25}, {"step": 19, "loss/test": None}]
 SUMMARY = {
     "status": "finished",
     "quantities": HEADER["quantities"],
     "layers": [
-        {"name": "01_linear", "first": {"grad_norm": 1.0, "dead_fraction": 0.25},
-         "last": {"grad_norm": 3.0, "dead_fraction": 0.5}},
-        {"name": "02_linear", "first": {"grad_norm": 2.0, "dead_fraction": None},
-         "last": {"grad_norm": None, "dead_fraction": None}},
+        {
+            "name": "01_linear",
+            "first": {"grad_norm": 1.0, "dead_fraction": 0.25},
+            "last": {"grad_norm": 3.0, "dead_fraction": 0.5},
+        },
+        {
+            "name": "02_linear",
+            "first": {"grad_norm": 2.0, "dead_fraction": None},
+            "last": {"grad_norm": None, "dead_fraction": None},
+        },
     ],
 }
 
@@ -67,7 +85,10 @@ def test_layers_are_a_row_per_layer(folder: Path) -> None:
     layers = dlexp.load(str(folder)).layers
     assert list(layers.index) == ["01_linear", "02_linear"] and layers.index.name == "layer"
     assert list(layers.columns) == [
-        ("grad_norm", "first"), ("grad_norm", "last"), ("dead_fraction", "first"), ("dead_fraction", "last")
+        ("grad_norm", "first"),
+        ("grad_norm", "last"),
+        ("dead_fraction", "first"),
+        ("dead_fraction", "last"),
     ]
     assert layers.loc["01_linear"].tolist() == [1.0, 3.0, 0.25, 0.5]
     assert layers.loc["02_linear"].isna().tolist() == [False, True, True, True]
@@ -115,10 +136,10 @@ def test_missing_metrics_are_an_empty_table(folder: Path) -> None:
 
 def test_layers_that_were_never_recorded_are_nan(folder: Path) -> None:
     """With record=off the layer table has its rows, all of them empty."""
-    layers = [{"name": "01_linear", "first": None, "last": None}]
-    (folder / "summary.json").write_text(json.dumps(SUMMARY | {"layers": layers}), encoding="utf-8")
+    (folder / "records.jsonl").write_text(text([HEADER]), encoding="utf-8")
     table = dlexp.load(folder).layers
-    assert table.shape == (1, 4) and table.isna().all(axis=None)
+    assert list(table.index) == HEADER["layers"] and table.isna().all(axis=None)
+    assert list(table.columns) == [(q, when) for q in HEADER["quantities"] for when in ("first", "last")]
 
 
 @pytest.mark.parametrize("name", ["empty", "nowhere"])

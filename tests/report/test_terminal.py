@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -218,7 +219,7 @@ def test_progress_bar_on_a_terminal() -> None:
     made = terminal(forced=True)
     list(walk(made, 40))
     shown = text_of(made.console)
-    assert "training" in shown and "40/40" in shown and "accuracy 0.500" in shown and "\x1b[" in shown
+    assert "━" in shown and "40/40" in shown and "accuracy 0.500" in shown and "\x1b[" in shown
     assert shown.rindex("\x1b[?25h") > shown.index("\x1b[?25l"), "the cursor is shown again"
 
 
@@ -227,7 +228,7 @@ def test_progress_bar_left_early_shows_the_cursor_again() -> None:
     made = terminal(forced=True, width=80)
     steps = made.track(1000)
     assert list(itertools.islice(steps, 5)) == [0, 1, 2, 3, 4]
-    steps.close()  # type: ignore[attr-defined]
+    made.close()
     assert text_of(made.console).rstrip().endswith("\x1b[?25h")
 
 
@@ -279,7 +280,7 @@ def test_ending_tells_of_an_interruption() -> None:
 def test_brackets_in_a_path_are_printed_as_they_are(path: str) -> None:
     """A folder name is not markup."""
     text = ending(status="interrupted", outputs=path, folder=f"{path}/x")
-    assert f"is in {path}/x" in text and f"--logdir {path}" in text
+    assert f"is in {path}/x" in text and f"--logdir {shlex.quote(path)}" in text
 
 
 def test_ending_of_a_run_without_records_has_no_table() -> None:
