@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+import dlexp
 from dlexp.compose import CONFIGS, VERSION_BASE, Request, explain, request
 from dlexp.errors import UserError
 
@@ -27,6 +28,9 @@ class Terminated(KeyboardInterrupt):
 
 def main() -> None:
     """Run `dlexp` on the words in `sys.argv`."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"dlexp {dlexp.__version__}, Hydra {hydra.__version__}")
+        return
     show_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them
     signal.signal(signal.SIGTERM, _terminate)
@@ -65,14 +69,29 @@ def _dispatch() -> None:
             failures.append(error)
 
     task.__module__ = __name__
+    named = [word.partition("=")[2] for word in sys.argv if word.startswith("hydra.run.dir=")]
+    new = [path for word in named for path in (Path(word), *Path(word).parents) if not path.exists()]
     try:
         hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **VERSION_BASE)(task)()
     except Exception as error:
         if called:
             raise
+        if named and isinstance(error, OSError):
+            raise UserError(f"hydra.run.dir={named[-1]}: cannot be made: {error.strerror}") from error
         raise UserError(*explain(error)) from error
     if failures:
+        if isinstance(failures[0], UserError):
+            _unmake(new)
         raise failures[0]
+
+
+def _unmake(folders: list[Path]) -> None:
+    """Take away empty folders, innermost first: Hydra makes the run folder before the words are checked."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def _run(config: DictConfig) -> None:

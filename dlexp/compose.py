@@ -52,6 +52,8 @@ def compose(overrides: Sequence[str] = ()) -> Request:
 
     if isinstance(overrides, str):
         raise UserError(f"{overrides!r} is one string; dlexp takes a list of words: [{overrides!r}]")
+    if wrong := [word for word in overrides if not isinstance(word, str)]:
+        raise UserError(f"{wrong[0]!r} is no text; dlexp takes words such as 'model.depth=20'")
     # Somebody else in this process may be using Hydra: lend its state out and put it back.
     state = GlobalHydra.instance()
     theirs, state.hydra = state.hydra, None
@@ -98,7 +100,7 @@ def explain(error: Exception) -> list[str]:
         typed = re.search(r"To append to your config use \+(\S.*)$", text)
         return [f"{typed[1] if typed else key}: no such key{_elsewhere(key) or _nearest(key, known)}"]
     if text.startswith("Config group override must be"):
-        return [f"a group, one of {', '.join(_groups())}, takes the name of one of its YAML files, not null"]
+        return [f"write key=value; a group ({', '.join(_groups())}) takes the name of a YAML file, not null"]
     return [" ".join(str(cause or error).split()) or text]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -126,11 +127,29 @@ def _build(request: Request, group: str, *args: Any, leave_out: Sequence[str] = 
         node.pop(key, None)
     with _blame(request, group):
         made = instantiate(node, _convert_="all", **ANY_TARGET)
+        if isinstance(made, functools.partial):
+            _refuse_unknown(request, group, made)
         return made(*args) if args else made
+
+
+def _refuse_unknown(request: Request, group: str, made: functools.partial[Any]) -> None:
+    """Refuse values that what the group names does not take; Hydra lets `+group.key=value` pass."""
+    taken = inspect.signature(made.func).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken):
+        return
+    for name in made.keywords.keys() - {p.name for p in taken}:
+        raise UserError(
+            f"{group}.{name}={made.keywords[name]}: {group}={request.choices[group]} takes no such value"
+        )
 
 
 def _factory(request: Request, group: str, *, leave_out: Sequence[str] = ()) -> Callable[..., Any]:
     """What makes a new module at each call, or a clear line of what is wrong with its values."""
+    if not request.config[group].get("_partial_"):
+        raise UserError(
+            f"{group}={request.choices[group]}: its YAML file needs the line `_partial_: true`, because"
+            " it is called anew for each layer"
+        )
     make = _build(request, group, leave_out=leave_out)
 
     def factory(*args: Any) -> Any:

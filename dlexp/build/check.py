@@ -72,8 +72,10 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return False
     path = PurePath(str(value))
-    return bool(str(value)) and not path.is_absolute() and ".." not in path.parts
+    return path.parts != () and not path.is_absolute() and ".." not in path.parts
 
 
 FINITE = Rule(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dlexp.errors import UserError
+
 
 @dataclass(frozen=True)
 class Split:
@@ -48,21 +50,27 @@ class Dataset:
         )
 
 
-def split(samples: Split, shares: list[float], seed: int) -> list[Split]:
+def split(samples: Split, shares: dict[str, float], seed: int) -> list[Split]:
     """Shuffle with a generator of its own and cut off a part for each share; the rest comes first.
+
+    Args:
+        shares: the part of all samples that goes into each held-out split, by its name.
 
     Returns:
         The rest, then one split for each share. Together they hold each sample once.
 
     Raises:
-        ValueError: a part would be empty.
+        UserError: a split would be empty.
     """
     n = len(samples)
-    sizes = [round(share * n) for share in shares]
+    sizes = [round(share * n) for share in shares.values()]
     sizes.insert(0, n - sum(sizes))
     if min(sizes) < 1:
-        named = " and ".join(f"{share:g}" for share in shares)
-        raise ValueError(f"held-out shares of {named} leave a split of the {n} samples empty")
+        named = ", ".join(f"data.{name}={share:g}" for name, share in shares.items())
+        raise UserError(
+            f"{named}: leave a split of the {n} samples empty; allowed: {1 / n:.2g} or more each,"
+            " and less than 1 together"
+        )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return [Split(samples.inputs[rows], samples.targets[rows]) for rows in order.split(sizes)]
 

@@ -14,8 +14,8 @@ from dlexp.data.dataset import Dataset, Split
 
 def load(validation: float, test: float, split_seed: int, standardize: str) -> Dataset:
     """The digits as inputs (N, 1, 8, 8) and classes 0 to 9."""
-    parts = dataset.standardize(dataset.split(read(), [validation, test], split_seed), standardize)
-    train, held_out, last = parts
+    parts = dataset.split(read(), {"validation": validation, "test": test}, split_seed)
+    train, held_out, last = dataset.standardize(parts, standardize)
     return Dataset(train, held_out, last, classes=10)
 
 

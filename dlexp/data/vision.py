@@ -37,7 +37,7 @@ def load(
     name = getattr(source, "func", source).__name__
     halves = [_tensors(_open(source, name, folder, train, download)) for train in (True, False)]
     classes = int(torch.cat([half.targets for half in halves]).max()) + 1
-    parts = [*dataset.split(halves[0], [validation], split_seed), halves[1]]
+    parts = [*dataset.split(halves[0], {"validation": validation}, split_seed), halves[1]]
     train, held_out, test = dataset.standardize(parts, standardize)
     return Dataset(train, held_out, test, classes)
 
@@ -46,7 +46,8 @@ def _open(source: Callable[..., Any], name: str, folder: Path, train: bool, down
     try:
         return source(root=str(folder), train=train, download=download)
     except Exception as error:  # torchvision raises what its parsers happen to raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or "its files are damaged"
+        reason = reason.replace("download=True", "data.download=true")
         if download:
             raise UserError(
                 f"data.download=true: {name} could not be fetched into {folder}: {reason}"

@@ -10,7 +10,9 @@ import torch
 from dlexp.build.assemble import assemble
 from dlexp.compose import compose
 from dlexp.data.dataset import Dataset, Split, split, standardize
+from dlexp.errors import UserError
 
+SHARES = {"validation": 0.2, "test": 0.1}
 CPU = torch.device("cpu")
 
 
@@ -31,38 +33,39 @@ def build(*words: str) -> Dataset:
 
 def test_parts_hold_each_sample_once() -> None:
     """Train, validation and test are disjoint and together the whole set."""
-    parts = ids(split(numbered(100), [0.2, 0.1], seed=0))
+    parts = ids(split(numbered(100), SHARES, seed=0))
     assert [len(part) for part in parts] == [70, 20, 10]
     assert sorted(chain(*parts)) == list(range(100))
 
 
 def test_inputs_stay_with_their_targets() -> None:
     """Shuffling does not mix up labels."""
-    for part in split(numbered(50), [0.2, 0.2], seed=3):
+    for part in split(numbered(50), {"validation": 0.2, "test": 0.2}, seed=3):
         assert part.inputs.flatten().tolist() == part.targets.tolist()
 
 
 def test_split_depends_on_its_seed_and_nothing_else() -> None:
     """The same seed gives the same parts whatever PyTorch's own generator did; another gives others."""
     torch.manual_seed(1)
-    first = ids(split(numbered(100), [0.2, 0.1], seed=0))
+    first = ids(split(numbered(100), SHARES, seed=0))
     torch.manual_seed(2)
-    assert ids(split(numbered(100), [0.2, 0.1], seed=0)) == first
-    assert ids(split(numbered(100), [0.2, 0.1], seed=1)) != first
+    assert ids(split(numbered(100), SHARES, seed=0)) == first
+    assert ids(split(numbered(100), SHARES, seed=1)) != first
 
 
 def test_splitting_draws_no_global_random_numbers() -> None:
     """PyTorch's default generator is left alone."""
     before = torch.get_rng_state()
-    split(numbered(100), [0.2, 0.1], seed=0)
+    split(numbered(100), SHARES, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("shares", [[0.5, 0.5], [0.7, 0.6], [0.001, 0.1], [0.1, 0.001]])
 def test_no_part_is_empty(shares: list[float]) -> None:
     """Shares that leave a part without samples are refused, with the shares in the text."""
-    with pytest.raises(ValueError, match=rf"{shares[0]:g} and {shares[1]:g}.*20 samples"):
-        split(numbered(20), shares, seed=0)
+    named = rf"data.validation={shares[0]:g}, data.test={shares[1]:g}: .*20 samples.*allowed: 0.05 or more"
+    with pytest.raises(UserError, match=named):
+        split(numbered(20), dict(zip(SHARES, shares, strict=True)), seed=0)
 
 
 def test_seed_of_the_run_does_not_change_the_split() -> None:
