@@ -19,11 +19,7 @@ from omegaconf import DictConfig
 
 import dlexp
 from dlexp.compose import CONFIGS, VERSION_BASE, Request, explain, request
-from dlexp.errors import UserError
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, so that a run that a scheduler ends is closed as cleanly as one ended by Ctrl-C."""
+from dlexp.errors import Terminated, UserError
 
 
 def main() -> None:

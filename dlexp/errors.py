@@ -10,3 +10,7 @@ class UserError(Exception):
     def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, so that a run that a scheduler ends is closed as cleanly as one ended by Ctrl-C."""

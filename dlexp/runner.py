@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -16,7 +15,6 @@ from dlexp.build.assemble import Parts, assemble
 from dlexp.build.check import check
 from dlexp.compose import Request, flatten
 from dlexp.data.batches import batches
-from dlexp.data.dataset import Split
 from dlexp.record import folder as folders
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import Recorder
@@ -28,9 +26,10 @@ from dlexp.report.terminal import Terminal
 from dlexp.train import device as devices
 from dlexp.train.loop import fit
 from dlexp.train.step import evaluate
+from dlexp.train.stopping import Stop, stoppable
 
 HEADLINES = ("accuracy/test", "loss/test", "accuracy/validation")  # what TensorBoard's HParams tab shows
-MOST_VALIDATIONS = 50  # per run: enough for a curve, and a small part of the time
+MOST_EVALUATIONS = 50  # per run: enough for a curve, and a small part of the time
 
 
 def run(request: Request, *, quiet: bool = False) -> Run:
@@ -81,7 +80,7 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
     sinks: list[Sink] = [terminal]
     recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks)
     try:
-        _save_config(folder / ".hydra", request)
+        _save_config(folder / folders.CONFIG, request)
         terminal.heading(_heading(request, parts, device, threads, folder))
         names = [layer.name for layer in recorder.layers]
         sinks.append(RecordLines(folder / folders.RECORDS, names, QUANTITIES))
@@ -123,27 +122,34 @@ def _fit(
     """Train and test; keeps `status`, `steps`, `metrics` and `diverged` of the summary up to date."""
     train, data, metrics = request.config.train, parts.data, summary["metrics"]
 
-    def measure(name: str, split: Split, step: int) -> float:
-        found = evaluate(parts.model, parts.loss, split.inputs, split.targets)
-        recorder.scalars(step, {f"{quantity}/{name}": x for quantity, x in found.items()})
-        metrics.update({f"{quantity}/{name}": finite(x) for quantity, x in found.items()})
-        return found["loss"]
+    def measure(step: int) -> dict[str, float]:
+        splits = {"validation": data.validation}
+        if step == parts.steps - 1:
+            splits["test"] = data.test
+        numbers: dict[str, float] = {}
+        for name, split in splits.items():
+            found = evaluate(parts.model, parts.loss, split.inputs, split.targets)
+            numbers |= {f"{quantity}/{name}": x for quantity, x in found.items()}
+        metrics.update({tag: finite(x) for tag, x in numbers.items()})
+        return numbers
 
-    def steps() -> Iterator[int]:
+    def steps(stop: Stop) -> Iterator[int]:
         for step in terminal.track(parts.steps):
             summary["steps"] = step  # so many are done
+            stop.check()
             yield step
 
-    bad = fit(
-        parts.model,
-        parts.loss,
-        parts.optimizer,
-        batches(data.train, train.batch_size, request.config.seed, fixed=train.fixed_batch),
-        steps(),
-        recorder=recorder,
-        validate=lambda step: measure("validation", data.validation, step),
-        validate_after=_validations(parts.steps, parts.steps_per_epoch),
-    )
+    with stoppable() as stop:
+        bad = fit(
+            parts.model,
+            parts.loss,
+            parts.optimizer,
+            batches(data.train, train.batch_size, request.config.seed, fixed=train.fixed_batch),
+            steps(stop),
+            recorder=recorder,
+            evaluate=measure,
+            evaluate_after=_evaluations(parts.steps, parts.steps_per_epoch),
+        )
     recorder.flush()
     if recorder.last:
         metrics["loss/train"] = finite(recorder.last.loss)
@@ -151,15 +157,15 @@ def _fit(
     summary["status"], summary["steps"] = "finished", parts.steps if bad is None else bad
     if bad is not None:
         summary["status"], summary["diverged"] = "diverged", {"step": bad, **first_bad_layer(recorder, bad)}
-    elif not math.isfinite(measure("test", data.test, parts.steps - 1)):
+    elif metrics["loss/test"] is None:
         summary["status"] = "diverged"
         summary["diverged"] = {"step": parts.steps - 1, **first_bad_weights(recorder, parts.model)}
 
 
-def _validations(steps: int, steps_per_epoch: int) -> frozenset[int]:
-    """The steps after which the validation split is evaluated: ends of epochs, and the last step."""
+def _evaluations(steps: int, steps_per_epoch: int) -> frozenset[int]:
+    """The steps after which the network is evaluated: ends of epochs, and the last step."""
     epochs = steps // steps_per_epoch
-    thin = -(-epochs // MOST_VALIDATIONS) or 1
+    thin = -(-epochs // MOST_EVALUATIONS) or 1
     ends = (steps_per_epoch * epoch - 1 for epoch in range(thin, epochs + 1, thin))
     return frozenset([*ends, steps - 1])
 
@@ -192,7 +198,6 @@ def _heading(
 
 def _save_config(folder: Path, request: Request) -> None:
     """What Hydra itself leaves in a run folder: the config, the words, and its own settings."""
-    folder.mkdir()
     for name, content in (
         ("config", request.config),
         ("overrides", OmegaConf.create(request.overrides)),

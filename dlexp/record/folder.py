@@ -11,6 +11,7 @@ from typing import Any
 
 from dlexp.errors import UserError
 
+CONFIG = ".hydra"
 RECORDS = "records.jsonl"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
@@ -29,6 +30,7 @@ def create(outputs: str, name: str, now: datetime) -> Path:
             folder = base if n == 1 else base.with_name(f"{base.name}_{n}")
             try:
                 folder.mkdir()  # fails if it is there, also if another process made it just now
+                (folder / CONFIG).mkdir()
                 return folder
             except FileExistsError:
                 continue
@@ -43,11 +45,17 @@ def claim(folder: Path) -> Path:
     Raises:
         UserError: it holds a run already, or cannot be made.
     """
+    held = f"hydra.run.dir={folder}: holds a run already; allowed: a folder without"
     for name in (RECORDS, METRICS, SUMMARY):
         if (folder / name).exists():
-            raise UserError(f"hydra.run.dir={folder}: holds a run already; allowed: a folder without {name}")
+            raise UserError(f"{held} {name}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).mkdir()  # the claim: fails if another process made it just now
+    except FileExistsError as error:
+        if folder.is_dir():
+            raise UserError(f"{held} {CONFIG}") from error
+        raise UserError(f"hydra.run.dir={folder}: cannot be made: {error.strerror}") from error
     except OSError as error:
         raise UserError(f"hydra.run.dir={folder}: cannot be made: {error.strerror}") from error
     return folder

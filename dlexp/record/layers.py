@@ -32,14 +32,14 @@ class Layer:
 class Call:
     """One run of one layer in a forward pass; a layer that is used twice has two."""
 
-    __slots__ = ("a", "activation", "given", "layer", "z")
+    __slots__ = ("a", "activation", "given", "layer", "output")
 
     def __init__(self, layer: int, z: Tensor) -> None:
         self.layer = layer  # its index
-        self.z = z  # what it returned
+        self.output = z.output_nr  # which output of the node that made it z is
         self.given: list[tuple[Tensor | None, ...]] = []  # what backward gave the node that made z
         self.activation: nn.Module | None = None  # the last one before the next layer, if any
-        self.a = z  # what that returned
+        self.a = z  # what that returned, or the layer itself; z is let go, as it is without watching
 
 
 class Signal(NamedTuple):
@@ -96,7 +96,7 @@ class Listener:
         found: dict[int, Signal] = {}
         for call in self.calls:
             layer, a = call.layer, call.a
-            delta = call.given[-1][call.z.output_nr] if call.given else None
+            delta = call.given[-1][call.output] if call.given else None
             if a.dim() != 2 or (delta is not None and delta.dim() != 2):
                 a = _units_last(a, self.modules[layer])
                 delta = None if delta is None else _units_last(delta, self.modules[layer])
@@ -116,11 +116,12 @@ class Listener:
                 return
             if fed_by is not None and calls:
                 calls[-1].activation, calls[-1].a = fed_by, args[0]
-            call = Call(layer, returned[0] if isinstance(returned, tuple) else returned)
-            if call.z.grad_fn is not None:
+            z = returned[0] if isinstance(returned, tuple) else returned
+            call = Call(layer, z)
+            if z.grad_fn is not None:
                 # The node that made z is given dL/dz even if an in-place activation overwrites z later.
                 # It holds on to the list alone: holding the call, and so z, would be a cycle and a leak.
-                call.z.grad_fn.register_prehook(call.given.append)
+                z.grad_fn.register_prehook(call.given.append)
             calls.append(call)
 
         return on_layer

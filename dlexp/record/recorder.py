@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +25,15 @@ LONGEST_PENDING = 0.25  # seconds
 ALL_ZERO = "the weights are all 0"
 
 
+class _Pending(NamedTuple):
+    """A recorded step whose numbers are still on the device."""
+
+    step: int
+    layout: Layout
+    numbers: Tensor  # those that the layout places, then loss and accuracy
+    scalars: Mapping[str, float]
+
+
 class Recorder:
     """Records every layer of `model` on the steps of a schedule (the loop's `Recorder` protocol).
 
@@ -31,13 +42,12 @@ class Recorder:
 
     def __init__(self, model: nn.Module, due: Schedule, sinks: Sequence[Sink]) -> None:
         self._due = due
-        self.latest_loss = 0.0
         self.first: Row | None = None
         self.last: Row | None = None
         self._probe = Probe(model)
         self._sinks = sinks
         self._measurement: Measurement | None = None
-        self._pending: list[tuple[int, Measurement, Tensor]] = []
+        self._pending: list[_Pending] = []
         self._deadline = math.inf
         # Away from the CPU bringing numbers over makes the host wait: only on steps that are due.
         self._may_flush_any_time = next(model.parameters()).device.type == "cpu"
@@ -60,14 +70,22 @@ class Recorder:
         """Between backward and the update."""
         self._measurement = self._probe.read()
 
-    def log(self, step: int, *, stepped: bool, loss: Tensor, accuracy: Tensor) -> None:
+    def log(
+        self,
+        step: int,
+        *,
+        stepped: bool,
+        loss: Tensor,
+        accuracy: Tensor,
+        scalars: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """After the update; with `stepped` False there was none."""
         assert self._measurement is not None
         self._probe.read_update(self._measurement, stepped=stepped)
-        numbers = [*self._measurement.numbers, loss.reshape(1), accuracy.reshape(1)]
+        numbers = torch.cat([*self._measurement.numbers, loss.reshape(1), accuracy.reshape(1)])
         if not self._pending:
             self._deadline = time.monotonic() + LONGEST_PENDING
-        self._pending.append((step, self._measurement, torch.cat(numbers)))
+        self._pending.append(_Pending(step, self._measurement.layout, numbers, scalars))
         self._measurement = None
         goes_on = stepped and self._due(step + 1)
         if not goes_on:
@@ -76,43 +94,49 @@ class Recorder:
         if not waits or len(self._pending) >= MOST_PENDING or self._deadline < time.monotonic():
             self.flush()
 
+    @property
+    def diverged(self) -> bool:
+        """Was the loss of a recorded step not finite, as far as it is on the host?"""
+        return self.last is not None and not math.isfinite(self.last.loss)
+
     def flush(self) -> None:
         """Bring what is pending to the host and write it."""
         if not self._pending:
             return
         pending, self._pending, self._deadline = self._pending, [], math.inf
-        whole = torch.cat([numbers for _, _, numbers in pending]).cpu().double().numpy()
+        if self.diverged:
+            return  # away from the CPU training goes on for a while after the bad step
+        whole = torch.cat([item.numbers for item in pending]).cpu().double().numpy()
         rows: list[Row] = []
         # Steps of one layout, in most runs all of them, become tables together.
-        for layout, group in groupby(pending, key=lambda item: item[1].layout):
-            steps = [step for step, _, _ in group]
-            part, whole = np.split(whole, [len(steps) * layout.numbers + 2 * len(steps)])
-            part = part.reshape(len(steps), -1)
-            rows += self._rows(steps, layout, part)
-        if not math.isfinite(self.latest_loss):
-            return  # away from the CPU training goes on for a while after the bad step
+        for layout, group in groupby(pending, key=lambda item: item.layout):
+            items = list(group)
+            part, whole = np.split(whole, [len(items) * (layout.numbers + 2)])
+            rows += self._rows(items, layout, part.reshape(len(items), -1))
         for n, row in enumerate(rows, start=1):
             if not math.isfinite(row.loss):
                 rows = rows[:n]
                 break
         self.first = self.first or rows[0]
         self.last = rows[-1]
-        self.latest_loss = self.last.loss
         for sink in self._sinks:
             sink.rows(rows)
 
-    def _rows(self, steps: list[int], layout: Layout, numbers: np.ndarray) -> list[Row]:
+    def _rows(self, items: list[_Pending], layout: Layout, numbers: np.ndarray) -> list[Row]:
         tables = layout.tables(numbers[:, :-2])
-        reasons: list[Mapping[tuple[int, int], str]] = [layout.reasons] * len(steps)
+        reasons: list[Mapping[tuple[int, int], str]] = [layout.reasons] * len(items)
         weights = tables[:, INDEX["weight_norm"]]
         for t in np.flatnonzero((weights == 0).any(axis=1)):
             unscaled = {(INDEX["update_ratio"], int(i)): ALL_ZERO for i in np.flatnonzero(weights[t] == 0)}
             reasons[t] = unscaled | layout.reasons
-        columns = zip(steps, *numbers[:, -2:].T.tolist(), tables, reasons, strict=True)
-        return [Row(*column) for column in columns]
+        columns = zip(items, numbers[:, -2:].tolist(), tables, reasons, strict=True)
+        return [
+            Row(item.step, loss, accuracy, table, why, item.scalars)
+            for item, (loss, accuracy), table, why in columns
+        ]
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Numbers of the whole network, after the rows recorded so far."""
+        """Numbers of the whole network after a step that is not recorded."""
         self.flush()
         for sink in self._sinks:
             sink.scalars(step, numbers)

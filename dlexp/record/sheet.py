@@ -77,7 +77,8 @@ class Sheet:
             return self._norms(None)
         if self._cells.device.type == "cpu" and self._cells.dtype == torch.float32:
             found = self._norms(None)
-            if all(SAFE[0] < x < SAFE[1] for x in found.tolist()):
+            values = found.tolist()
+            if SAFE[0] < min(values, default=1) and max(values, default=1) < SAFE[1]:  # false for NaN, too
                 return found
         return self._norms(torch.float64)
 

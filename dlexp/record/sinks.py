@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import socket
@@ -10,6 +9,7 @@ import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ class Row(NamedTuple):
     accuracy: float
     table: np.ndarray  # (Q, L) float64; NaN and infinities as they came
     reasons: Mapping[tuple[int, int], str]  # (quantity, layer) -> why there is no number
+    scalars: Mapping[str, float] = MappingProxyType({})  # of the whole network after this step
 
 
 class Sink(Protocol):
@@ -32,7 +33,7 @@ class Sink(Protocol):
         """Recorded steps, in order."""
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Numbers of the whole network at a step, e.g. {"loss/validation": 0.3}."""
+        """Numbers of the whole network after a step that is not recorded."""
 
     def close(self) -> None:
         """Nothing more will come."""
@@ -51,55 +52,34 @@ class RecordLines:
 
     def __init__(self, path: Path, layers: Sequence[str], quantities: Sequence[str]) -> None:
         self._layers, self._quantities = list(layers), list(quantities)
-        self._file = path.open("x", encoding="utf-8")
-        self._file.write(json.dumps({"layers": self._layers, "quantities": self._quantities}) + "\n")
+        self._file = path.open("xb")
+        self._file.write(_line({"layers": self._layers, "quantities": self._quantities}))
         self._file.flush()
-        self._reasons_of_template: object = None
+        self._known: tuple[object, dict[str, Any]] = (None, {})
 
     def rows(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            if row.reasons is not self._reasons_of_template:  # they stay the same for most of a run
-                self._reasons_of_template = row.reasons
-                self._places, self._template = self._make_template(row)
-            numbers = row.table.take(self._places)
-            if math.isfinite(row.loss) and np.isfinite(numbers).all():
-                self._file.write(self._template % (row.step, row.loss, row.accuracy, *numbers.tolist()))
-            else:
-                self._file.write(self._with_reasons(row))
+        tables = np.stack([row.table for row in rows])
+        gaps = np.count_nonzero(~np.isfinite(tables), axis=(1, 2)).tolist()
+        for row, table, missing in zip(rows, _short(tables), gaps, strict=True):
+            line: dict[str, Any] = {"step": row.step, "loss": row.loss, "accuracy": row.accuracy}
+            line |= zip(self._quantities, table, strict=True)  # NaN and infinities become null
+            if missing > len(row.reasons) or not math.isfinite(row.loss):
+                line["reasons"] = self._all_reasons(row)
+            elif missing:  # the same for most of a run
+                if self._known[0] is not row.reasons:
+                    self._known = row.reasons, self._named(row.reasons)
+                line["reasons"] = self._known[1]
+            self._file.write(_line(line))
         self._file.flush()
 
-    def _make_template(self, row: Row) -> tuple[np.ndarray, str]:
-        present = _present(row)
-        number = {True: "%.9g", False: "null"}  # 9 digits are a float32, whole
-        parts = ['"step":%d', '"loss":%.9g', '"accuracy":%.9g']
-        for name, mask in zip(self._quantities, present, strict=True):
-            parts.append(f'"{name}":[' + ",".join(number[bool(p)] for p in mask) + "]")
-        if row.reasons:
-            parts.append('"reasons":' + json.dumps(self._reasons(row.reasons)).replace("%", "%%"))
-        return np.flatnonzero(present), "{" + ",".join(parts) + "}\n"
+    def _all_reasons(self, row: Row) -> dict[str, Any]:
+        gaps = {(q, i): what(row.table[q, i]) for q, i in np.argwhere(~np.isfinite(row.table)).tolist()}
+        return self._named(gaps | {**row.reasons}) | reasons({"loss": row.loss, "accuracy": row.accuracy})
 
-    def _with_reasons(self, row: Row) -> str:
-        """A line with numbers that are not finite."""
-        reasons = dict(row.reasons)
-        for q, i in np.argwhere(~np.isfinite(row.table)).tolist():
-            reasons.setdefault((q, i), what(row.table[q, i]))
-        line: dict[str, Any] = {
-            "step": row.step,
-            "loss": finite(row.loss),
-            "accuracy": finite(row.accuracy),
-        }
-        for q, name in enumerate(self._quantities):
-            line[name] = [None if (q, i) in reasons else x for i, x in enumerate(row.table[q].tolist())]
-        line["reasons"] = self._reasons(reasons)
-        line["reasons"] |= {
-            k: what(v) for k in ("loss", "accuracy") if not math.isfinite(v := getattr(row, k))
-        }
-        return json.dumps(line, allow_nan=False) + "\n"
-
-    def _reasons(self, reasons: Mapping[tuple[int, int], str]) -> dict[str, Any]:
+    def _named(self, gaps: Mapping[tuple[int, int], str]) -> dict[str, Any]:
         """For each quantity with gaps: a reason for each layer, null where there is a number."""
         named: dict[str, Any] = {}
-        for (q, i), why in sorted(reasons.items()):
+        for (q, i), why in sorted(gaps.items()):
             named.setdefault(self._quantities[q], [None] * len(self._layers))[i] = why
         return named
 
@@ -108,6 +88,20 @@ class RecordLines:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    import orjson
+
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+
+
+def _short(table: np.ndarray) -> np.ndarray:
+    """As float32, whose nine digits are all that a measurement has, if its range holds every number."""
+    with np.errstate(all="ignore"):
+        size = np.abs(table)
+        fits = ((size > 1e-37) & (size < 1e38)) | (size == 0) | ~np.isfinite(table)
+    return table.astype(np.float32) if fits.all() else table
 
 
 def _present(row: Row) -> np.ndarray:
@@ -123,18 +117,27 @@ def what(x: float) -> str:
     return "nan" if math.isnan(x) else "inf" if x > 0 else "-inf"
 
 
+def reasons(numbers: Mapping[str, float]) -> dict[str, str]:
+    """What those are that are not finite."""
+    return {name: what(x) for name, x in numbers.items() if not math.isfinite(x)}
+
+
 class MetricLines:
     """metrics.jsonl: a line for each time the whole network was evaluated."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("x", encoding="utf-8")
+        self._file = path.open("xb")
 
     def rows(self, rows: Sequence[Row]) -> None:
-        """Kept in records.jsonl."""
+        for row in rows:
+            if row.scalars:
+                self.scalars(row.step, row.scalars)
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
-        line = {"step": step} | {tag: finite(x) for tag, x in numbers.items()}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        line: dict[str, Any] = {"step": step, **numbers}
+        if missing := reasons(numbers):
+            line["reasons"] = missing
+        self._file.write(_line(line))
         self._file.flush()
 
     def close(self) -> None:
@@ -175,7 +178,10 @@ class TensorBoard:
             numbers = (row.loss, row.accuracy, *row.table.take(self._places).tolist())
             for value, x in zip(self._values, numbers, strict=True):
                 value.simple_value = x
+            for tag, x in row.scalars.items():
+                self._template.summary.value.add(tag=tag, simple_value=x)
             self._write(self._template)
+            del self._template.summary.value[len(self._values) :]
         self._file.flush()
 
     def _make_template(self, row: Row) -> None:

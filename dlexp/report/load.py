@@ -78,7 +78,8 @@ class Run:
         """A row per evaluation of the whole network: step, loss/validation, accuracy/validation, ..."""
         import pandas as pd
 
-        return pd.DataFrame(_lines(self.folder / "metrics.jsonl"))
+        table = pd.DataFrame(_lines(self.folder / "metrics.jsonl"))
+        return table.drop(columns="reasons", errors="ignore")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

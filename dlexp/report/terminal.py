@@ -99,6 +99,8 @@ class Terminal:
     def rows(self, rows: Sequence[Any]) -> None:
         """Recorded steps; the last one is shown."""
         self._train = {"loss": rows[-1].loss, "accuracy": rows[-1].accuracy}
+        for row in rows:
+            self.scalars(row.step, row.scalars)
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         """Evaluations; the latest one of the validation split is shown."""

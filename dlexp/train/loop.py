@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -15,7 +15,9 @@ from dlexp.train.step import Batch, LossFunction, accuracy, backpropagate, undis
 class Recorder(Protocol):
     """Who watches. Watching never changes the run."""
 
-    latest_loss: float  # of the last step that reached the host; finite before the first
+    @property
+    def diverged(self) -> bool:
+        """Was the loss of a recorded step not finite, as far as it is on the host?"""
 
     def due(self, step: int) -> bool:
         """Is this step to be recorded?"""
@@ -26,8 +28,13 @@ class Recorder(Protocol):
     def probe(self) -> None:
         """Between backward and the update: measure signals and gradients."""
 
-    def log(self, step: int, *, stepped: bool, loss: Tensor, accuracy: Tensor) -> None:
+    def log(
+        self, step: int, *, stepped: bool, loss: Tensor, accuracy: Tensor, scalars: Mapping[str, float] = ...
+    ) -> None:
         """After the update, if there was one: measure it and keep the numbers."""
+
+    def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Keep numbers of the whole network after a step that is not recorded."""
 
 
 def fit(
@@ -38,20 +45,20 @@ def fit(
     steps: Iterable[int],
     *,
     recorder: Recorder,
-    validate: Callable[[int], float] | None = None,
-    validate_after: Collection[int] = (),
+    evaluate: Callable[[int], Mapping[str, float]] | None = None,
+    evaluate_after: Collection[int] = (),
 ) -> int | None:
     """Train.
 
     The loss is looked at on every step where that is free, on the CPU. On other devices looking
-    would make the host wait, so there it is looked at when a recorded or validated step brings a
+    would make the host wait, so there it is looked at when a recorded or evaluated step brings a
     number over anyway, and the device itself remembers which step was the first bad one.
 
     Args:
         steps: the step numbers, in order.
         recorder: told of every phase of the steps that are `due`.
-        validate: called with a step number after the update of each step in `validate_after`;
-            returns the validation loss.
+        evaluate: called after the update of each step in `evaluate_after`; returns numbers of the
+            whole network, e.g. {"loss/validation": 0.3}.
 
     Returns:
         The first step whose loss was not finite, or None. On the CPU that step's update is not
@@ -84,13 +91,14 @@ def fit(
             first_bad = torch.where(torch.isfinite(loss), first_bad, first_bad.clamp(max=step))
 
         optimizer.step()
-        seen = 0.0  # the sum of the losses that this step brings to the host
+        numbers = evaluate(step) if evaluate and step in evaluate_after else {}
         if due:
-            recorder.log(step, stepped=True, loss=loss, accuracy=accuracy(outputs, batch[1]))
-            seen += recorder.latest_loss
-        if validate and step in validate_after:
-            seen += validate(step)
-        if not looks_every_step and not math.isfinite(seen) and int(first_bad) != never:
+            correct = accuracy(outputs, batch[1])
+            recorder.log(step, stepped=True, loss=loss, accuracy=correct, scalars=numbers)
+        elif numbers:
+            recorder.scalars(step, numbers)
+        in_doubt = recorder.diverged or not all(map(math.isfinite, numbers.values()))
+        if in_doubt and not looks_every_step and int(first_bad) != never:
             return int(first_bad)
     bad = int(first_bad)
     return None if bad == never else bad

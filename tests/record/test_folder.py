@@ -66,8 +66,9 @@ def test_a_place_where_nothing_can_be_made_is_named(tmp_path: Path, make: Callab
 
 def test_a_named_folder_may_be_there_already(tmp_path: Path) -> None:
     """Hydra makes the folders of a sweep before the job starts."""
-    (tmp_path / ".hydra").mkdir()
     assert claim(tmp_path) == tmp_path
+    with pytest.raises(UserError, match=r"holds a run already; allowed: a folder without \.hydra"):
+        claim(tmp_path)  # a second run that starts before the first has written a line
     assert claim(tmp_path / "new" / "one").is_dir()
 
 

@@ -442,8 +442,8 @@ def test_validation_between_steps_is_not_mixed_into_the_signals() -> None:
     recorder = Recorder(model, lambda _: True, [memory])
     x, y = random_batches(1, 50, FEATURES)[0]
 
-    def validate(step: int) -> float:
-        return evaluate(model, nn.functional.cross_entropy, x * (step + 2), y)["loss"]
+    def validate(step: int) -> dict[str, float]:
+        return evaluate(model, nn.functional.cross_entropy, x * (step + 2), y)
 
     optimizer = sgd()(model.parameters())
     fit(
@@ -453,8 +453,8 @@ def test_validation_between_steps_is_not_mixed_into_the_signals() -> None:
         iter(batches),
         range(3),
         recorder=recorder,
-        validate=validate,
-        validate_after=[0, 1, 2],
+        evaluate=validate,
+        evaluate_after=[0, 1, 2],
     )
     recorder.close()
     assert_same(memory.kept, wanted, rtol=1e-6)

@@ -151,6 +151,7 @@ def test_metrics_that_are_not_finite_are_null(tmp_path: Path) -> None:
         "step": 4,
         "loss/validation": None,
         "accuracy/validation": 0.5,
+        "reasons": {"loss/validation": "nan"},
     }
 
 
@@ -220,14 +221,18 @@ def test_all_scalars_of_a_step_are_in_one_event_and_equal_the_lines(run: Run) ->
     lines = recorded_lines(run)
     events = [e for e in summaries(event_file(run.folder)) if e.summary.value[0].tag == "loss/train"]
     assert [e.step for e in events] == [line["step"] for line in lines]
+    evaluated = run.metrics.set_index("step").T.to_dict()
     for event, line in zip(events, lines, strict=True):
         wanted = {"loss/train": line["loss"], "accuracy/train": line["accuracy"]}
         for name in header["quantities"]:
             named = zip(header["layers"], line[name], strict=True)
             wanted |= {f"{name}/{layer}": x for layer, x in named if x is not None}
+        wanted |= {tag: x for tag, x in evaluated.pop(line["step"], {}).items() if x == x}
         assert [v.tag for v in event.summary.value] == list(wanted)
         assert {v.tag: v.simple_value for v in event.summary.value} == pytest.approx(wanted, rel=1e-6)
-    assert "grad_norm/01_linear" in wanted
+    assert "grad_norm/01_linear" in wanted and "loss/validation" in wanted and "loss/test" in wanted
+    alone = [e for e in summaries(event_file(run.folder)) if e.summary.value[0].tag == "loss/validation"]
+    assert [e.step for e in alone] == list(evaluated)
 
 
 def test_tensorboard_finds_scalars_text_and_hyperparameters_in_one_file(run: Run) -> None:

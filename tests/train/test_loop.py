@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -19,10 +20,11 @@ class Diary:
 
     def __init__(self, model: nn.Linear, due: set[int]) -> None:
         self.model, self.when = model, due
-        self.latest_loss = 0.0
+        self.diverged = False
         self.pages: list[str] = []
         self.gradients: list[Tensor | None] = []  # at each probe
         self.weights: list[Tensor] = []  # at each probe
+        self.evaluated: dict[int, dict[str, float]] = {}
         self.logged: list[tuple[int, bool, float, float]] = []
         model.register_forward_hook(lambda *_: self.pages.append("forward"))
 
@@ -39,13 +41,23 @@ class Diary:
         self.gradients.append(None if grad is None else grad.clone())
         self.weights.append(self.model.weight.detach().clone())
 
-    def log(self, step: int, *, stepped: bool, loss: Tensor, accuracy: Tensor) -> None:
+    def log(
+        self,
+        step: int,
+        *,
+        stepped: bool,
+        loss: Tensor,
+        accuracy: Tensor,
+        scalars: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self.pages.append("log" if stepped else "log without update")
-        self.latest_loss = loss.item()
+        self.diverged = not math.isfinite(loss.item())
+        self.evaluated.update({step: dict(scalars)} if scalars else {})
         self.logged.append((step, stepped, loss.item(), accuracy.item()))
 
-    def close(self) -> None:
-        self.pages.append("close")
+    def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
+        self.pages.append("scalars")
+        self.evaluated[step] = dict(numbers)
 
 
 class Steps(torch.optim.SGD):
@@ -87,15 +99,15 @@ def test_phases_come_in_order() -> None:
     assert diary.pages == ["due 0", *watched, "due 1", "forward", "step", "due 2", *watched]
 
 
-def test_validation_comes_after_the_log() -> None:
-    """It sees the weights after the update of its step."""
+def test_evaluation_comes_after_the_update() -> None:
+    """It sees the weights after the update of its step; its numbers go with the record of that step."""
     model, diary = setting({1})
     seen = []
 
-    def validate(step: int) -> float:
-        diary.pages.append(f"validate {step}")
+    def evaluate(step: int) -> dict[str, float]:
+        diary.pages.append(f"evaluate {step}")
         seen.append(model.weight.detach().clone())
-        return 0.5
+        return {"loss/validation": 0.5 + step}
 
     fit(
         model,
@@ -104,17 +116,12 @@ def test_validation_comes_after_the_log() -> None:
         iter(batches(3)),
         range(3),
         recorder=diary,
-        validate=validate,
-        validate_after={1, 2},
+        evaluate=evaluate,
+        evaluate_after={1, 2},
     )
-    assert [page for page in diary.pages if page[:3] in ("val", "log", "ste")] == [
-        "step",
-        "step",
-        "log",
-        "validate 1",
-        "step",
-        "validate 2",
-    ]
+    pages = [page for page in diary.pages if page[:3] in ("eva", "log", "ste", "sca")]
+    assert pages == ["step", "step", "evaluate 1", "log", "step", "evaluate 2", "scalars"]
+    assert diary.evaluated == {1: {"loss/validation": 1.5}, 2: {"loss/validation": 2.5}}
     assert not torch.equal(seen[0], diary.weights[0])
     assert torch.equal(seen[1], model.weight)
 
