@@ -43,14 +43,15 @@ def run(request: Request, *, quiet: bool = False) -> Run:
     config = request.config
     check(request)
     device = devices.pick(config.device)
-    with devices.own_random_numbers(device):
+    with devices.own_state(device), torch.enable_grad():
         devices.seed_all(config.seed, device)
         parts = assemble(request, device)
         parameters = sum(p.numel() for p in parts.model.parameters())
         threads = devices.thread_count(config.threads, parameters, config.train.batch_size, device)
         # Dropout masks are the same however many numbers the initial weights took.
         devices.seed_all(config.seed, device)
-        with devices.threads(threads), torch.autograd.set_detect_anomaly(config.anomaly), torch.enable_grad():
+        torch.set_num_threads(threads)
+        with torch.autograd.set_detect_anomaly(config.anomaly):
             folder = _train(request, parts, device, threads, Terminal(quiet=quiet))
     return Run(folder)
 

@@ -54,26 +54,24 @@ def thread_count(asked: int | str, parameters: int, batch_size: int, device: tor
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let PyTorch use `count` CPU threads, and put its setting back afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+def own_state(device: torch.device) -> Iterator[None]:
+    """Leave PyTorch as it was: default generators, dtype, device and threads.
+
+    A run in a notebook disturbs no one, and what the notebook has set does not disturb the run.
+    """
+    threads, dtype, place = torch.get_num_threads(), torch.get_default_dtype(), torch.get_default_device()
+    mps = torch.mps.get_rng_state() if device.type == "mps" else None
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
     try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def own_random_numbers(device: torch.device) -> Iterator[None]:
-    """Leave PyTorch's default generators as they were: a run in a notebook disturbs no one."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
-        before = torch.mps.get_rng_state() if device.type == "mps" else None
-        try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
             yield
-        finally:
-            if before is not None:
-                torch.mps.set_rng_state(before)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None if place == torch.device("cpu") else place)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
 
 
 def seed_all(seed: int, device: torch.device) -> None:

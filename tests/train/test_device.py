@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import dlexp
 from dlexp.errors import UserError
 from dlexp.train import device
-from dlexp.train.device import own_random_numbers, pick, present, seed_all, thread_count, threads
+from dlexp.train.device import own_state, pick, present, seed_all, thread_count
 
 CPU = torch.device("cpu")
 
@@ -81,14 +84,24 @@ def test_a_number_is_taken_as_it_is(asked: int | str) -> None:
     assert thread_count(asked, 10, 1, CPU) == 3
 
 
-def test_threads_are_put_back() -> None:
-    """Also when the run fails."""
+def test_settings_are_put_back(tmp_path: Path) -> None:
+    """Threads, dtype and device of a notebook hold again afterwards, also when the run fails, and not in it."""
     torch.set_num_threads(2)
-    with threads(1):
-        assert torch.get_num_threads() == 1
-    with pytest.raises(KeyError), threads(1):
-        raise KeyError
-    assert torch.get_num_threads() == 2
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        with pytest.raises(KeyError), own_state(CPU):
+            assert torch.zeros(1).dtype == torch.float32 and torch.zeros(1).device == CPU
+            torch.set_num_threads(1)
+            raise KeyError
+        assert torch.get_num_threads() == 2
+        assert torch.zeros(1).dtype == torch.float64 and torch.zeros(1).device.type == "meta"
+        torch.set_default_device(None)
+        assert dlexp.run(["debug=quick", f"outputs={tmp_path}"], quiet=True).summary["status"] == "finished"
+        assert torch.zeros(1).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
 
 
 def test_random_numbers_are_put_back() -> None:
@@ -96,7 +109,7 @@ def test_random_numbers_are_put_back() -> None:
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    with pytest.raises(KeyError), own_random_numbers(CPU):
+    with pytest.raises(KeyError), own_state(CPU):
         seed_all(1, CPU)
         torch.rand(9)
         raise KeyError
