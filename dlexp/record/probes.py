@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dlexp.record.layers import Listener, Signal
-from dlexp.record.sheet import SMALL, Sheet, count
+from dlexp.record.sheet import SMALL, Sheet, count, safe_norms
 
 QUANTITIES = (
     "grad_norm",  # ||dL/dW||, weight and bias of the layer together
@@ -48,6 +48,8 @@ SATURATED: dict[type[nn.Module], Callable[[Any, Tensor], tuple[Tensor, float]]] 
     # where a < 0 the slope is a + alpha; its maximum is 1 or alpha
     nn.ELU: lambda m, a: (-a, max(0.0, m.alpha - 0.1 * max(1.0, m.alpha))),
 }
+
+NEVER_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
 
 MOST_PLANS = 16  # kept at a time, where the shapes of steps differ
 
@@ -164,14 +166,14 @@ class Probe:
                 self._plans.clear()
             plan = self._plans[key] = _Plan(self._weights.owners, grads, signals)
         self._weights.fill(self._owned)
-        return Measurement(plan.layout, [self._weights.norms(), *plan.measure(grads, signals)])
+        return Measurement(plan.layout, plan.measure(self._weights, grads, signals))
 
     @torch.no_grad()
     def read_update(self, found: Measurement, *, stepped: bool) -> None:
         """After the update: what it changed. Without an update there is nothing to read."""
         if stepped:
             self._weights.subtract(self._owned)
-            found.numbers.append(self._weights.norms())
+            found.numbers.append(safe_norms([self._weights]))
         else:
             found.layout = found.layout.without_update()
 
@@ -189,12 +191,9 @@ class _Plan:
         layout.add("weight_norm", weight_owners)
 
         self._with_gradient = [i for i, own in enumerate(grads) if any(g is not None for g in own)]
-        rows = self._gradient_rows(grads)
-        self._gradients = Sheet(rows)
+        entries = self._gradient_rows(grads)
+        self._gradients = Sheet(entries)
         layout.add("grad_norm", [self._with_gradient[r] for r in self._gradients.owners])
-        for r in self._gradients.owners:
-            layout.add("zero_grad_fraction", [self._with_gradient[r]], [sum(g.numel() for g in rows[r])])
-
         self._with_delta = [i for i, signal in signals.items() if signal.delta is not None]
         self._ran = list(signals)
         rows = self._signal_rows(signals)
@@ -203,6 +202,9 @@ class _Plan:
         for r in self._signals.owners:
             quantity, i = whose[r]
             layout.add(quantity, [i], [rows[r][0].numel()])
+        for r in self._gradients.owners:
+            entry = [sum(g.numel() for g in entries[r])]
+            layout.add("zero_grad_fraction", [self._with_gradient[r]], entry)
         self._miss(len(grads), signals)
 
         alike: dict[object, list[int]] = {}
@@ -226,7 +228,10 @@ class _Plan:
                 self.layout.miss("dead_fraction", i, SMALL_BATCH if activation else NO_ACTIVATION)
             if not saturates:
                 self.layout.miss("saturated_fraction", i, NOT_MEASURED if activation else NO_ACTIVATION)
-        return _Group(layers, activation, dead, saturates) if dead or saturates else None
+        if not dead and not saturates:
+            return None
+        rows = [len(self._with_delta) + self._ran.index(i) for i in layers]
+        return _Group(rows, (samples, units), activation, dead, saturates)
 
     def _miss(self, layers: int, signals: dict[int, Signal]) -> None:
         """Note what there is nothing to measure of."""
@@ -247,13 +252,15 @@ class _Plan:
         deltas = [signals[i].delta for i in self._with_delta]
         return [[t] for t in (*deltas, *(signals[i].a for i in self._ran)) if t is not None]
 
-    def measure(self, grads: list[list[Tensor | None]], signals: dict[int, Signal]) -> list[Tensor]:
-        """The numbers, in the order of the layout from `grad_norm` up to `update_ratio`."""
+    def measure(
+        self, weights: Sheet, grads: list[list[Tensor | None]], signals: dict[int, Signal]
+    ) -> list[Tensor]:
+        """The numbers, in the order of the layout from `weight_norm` up to `update_ratio`."""
         self._gradients.fill(self._gradient_rows(grads))
         self._signals.fill(self._signal_rows(signals))
-        numbers = [self._gradients.norms(), self._gradients.zeros(), self._signals.norms()]
+        numbers = [safe_norms([weights, self._gradients, self._signals]), self._gradients.zeros()]
         for group in self._groups:
-            numbers += group.measure(signals)
+            numbers += group.measure(self._signals)
         self._gradients.release()
         self._signals.release()
         return numbers
@@ -263,20 +270,19 @@ class _Plan:
 class _Group:
     """Layers whose activations have one shape and one kind."""
 
-    layers: list[int]
+    rows: list[int]  # of the sheet of signals
+    shape: tuple[int, int]  # (S, U)
     activation: nn.Module | None
     dead: bool
     saturates: bool
 
-    def measure(self, signals: dict[int, Signal]) -> list[Tensor]:
+    def measure(self, signals: Sheet) -> list[Tensor]:
         """How many units are dead, and how many activations saturated, in each layer."""
-        if len(self.layers) == 1:
-            stack = signals[self.layers[0]].a.unsqueeze(0)
-        else:
-            stack = torch.stack([signals[i].a for i in self.layers])  # (R, S, U)
+        stack = signals.stack(self.rows, self.shape)  # (R, S, U)
         numbers = []
         if self.dead:  # the largest |a| over the samples is 0 only where every a is
-            numbers.append(count(torch.eq, stack.abs().amax(dim=1), 0.0))
+            size = stack if isinstance(self.activation, NEVER_NEGATIVE) else stack.abs()
+            numbers.append(count(torch.eq, size.amax(dim=1), 0.0))
         if self.saturates and self.activation is not None:
             flatness, threshold = SATURATED[type(self.activation)](self.activation, stack.flatten(1))
             numbers.append(count(torch.gt, flatness, threshold))

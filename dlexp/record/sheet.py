@@ -6,6 +6,7 @@ the rows of one sheet and measured by one call; large ones are measured where th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -51,6 +52,10 @@ class Sheet:
         widest = max([self._cells.numel(), *(t.numel() for r in self._large for t in rows[r])])
         self._scratch = self._cells.new_empty(widest)
 
+    @property
+    def device(self) -> torch.device:
+        return self._cells.device
+
     def fill(self, rows: Sequence[Sequence[Tensor]]) -> None:
         """Take in the tensors of a step."""
         if self._views:
@@ -67,22 +72,8 @@ class Sheet:
         if self._copies:
             torch._foreach_sub_(self._copies, [t for r in self._large for t in rows[r]])
 
-    def norms(self) -> Tensor:
-        """The Euclidean norm of each part, also where its square leaves the range of float32.
-
-        A signal of 1e-30 squares to 0 in float32, so it takes float64. On a CPU that is four times
-        as slow, and looking costs nothing, so there float64 is the second try. MPS has none.
-        """
-        if self._cells.device.type == "mps":
-            return self._norms(None)
-        if self._cells.device.type == "cpu" and self._cells.dtype == torch.float32:
-            found = self._norms(None)
-            values = found.tolist()
-            if SAFE[0] < min(values, default=1) and max(values, default=1) < SAFE[1]:  # false for NaN, too
-                return found
-        return self._norms(torch.float64)
-
-    def _norms(self, dtype: torch.dtype | None) -> Tensor:
+    def norms(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The Euclidean norm of each part, (parts,), summed up in `dtype`."""
         found: Tensor = torch.linalg.vector_norm(self._cells, dim=1, dtype=dtype)
         if self._outside:
             large = torch.stack(torch._foreach_norm(self._outside, 2, dtype=dtype))
@@ -95,9 +86,36 @@ class Sheet:
         found += [count(torch.eq, t.reshape(1, -1), 0.0, self._scratch) for t in self._outside]
         return torch.cat(found) if len(found) > 1 else found[0]
 
+    def stack(self, rows: Sequence[int], shape: Sequence[int]) -> Tensor:
+        """Rows of one small tensor each, or one row of a large one, as (rows, *shape)."""
+        if rows[0] in self._large:
+            return self._outside[self._large.index(rows[0])].unsqueeze(0)
+        places = [self._small.index(r) for r in rows]
+        side_by_side = places == list(range(places[0], places[0] + len(places)))
+        cells = self._cells[places[0] : places[-1] + 1] if side_by_side else self._cells[places]
+        stacked: Tensor = cells[:, : math.prod(shape)].unflatten(1, list(shape))
+        return stacked
+
     def release(self) -> None:
         """Let go of the tensors that were not copied."""
         self._outside = self._copies
+
+
+def safe_norms(sheets: Sequence[Sheet]) -> Tensor:
+    """The norms of all parts of `sheets`, also where a square leaves the range of float32.
+
+    A signal of 1e-30 squares to 0 in float32, so it takes float64. On a CPU that is four times
+    as slow, and looking costs nothing, so there float64 is the second try. MPS has none.
+    """
+    device = sheets[0].device
+    if device.type in ("cpu", "mps"):
+        found = torch.cat([sheet.norms() for sheet in sheets])
+        if device.type == "mps" or found.dtype != torch.float32:
+            return found
+        values = found.tolist()
+        if SAFE[0] < min(values, default=1) and max(values, default=1) < SAFE[1]:  # false for NaN, too
+            return found
+    return torch.cat([sheet.norms(torch.float64) for sheet in sheets])
 
 
 def count(

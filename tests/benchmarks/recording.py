@@ -118,9 +118,8 @@ def compare(
     for name in ARMS:
         pairs = [x / b for x, b in zip(seconds[name], seconds["bare"], strict=True)]
         low, middle, high = statistics.quantiles(pairs, n=4)
-        print(
-            f"  {name:<10}  {middle:5.2f}   aim {aims[name]:.2f}   (half of the blocks {low:.2f} to {high:.2f})"
-        )
+        spread = f"half of the blocks {low:.2f} to {high:.2f}"
+        print(f"  {name:<10}  {middle:5.2f}   aim {aims[name]:.2f}   ({spread})")
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def test_a_number_is_taken_as_it_is(asked: int | str) -> None:
 
 
 def test_settings_are_put_back(tmp_path: Path) -> None:
-    """Threads, dtype and device of a notebook hold again afterwards, also when the run fails, and not in it."""
+    """Threads, dtype and device of a notebook hold after a run, also one that failed, and not in it."""
     torch.set_num_threads(2)
     torch.set_default_dtype(torch.float64)
     torch.set_default_device("meta")
