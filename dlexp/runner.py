@@ -15,11 +15,12 @@ from dlexp.build.assemble import Parts, assemble
 from dlexp.build.check import check
 from dlexp.compose import Request, flatten
 from dlexp.data.batches import batches
+from dlexp.data.dataset import Split
 from dlexp.record import folder as folders
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import schedule
-from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, finite
+from dlexp.record.sinks import ALONE, MetricLines, RecordLines, Sink, TensorBoard, finite
 from dlexp.record.summary import first_bad_layer, first_bad_weights, layer_entries, versions
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
@@ -28,7 +29,6 @@ from dlexp.train.loop import fit
 from dlexp.train.step import evaluate
 from dlexp.train.stopping import Stop, stoppable
 
-HEADLINES = ("accuracy/test", "loss/test", "accuracy/validation")  # what TensorBoard's HParams tab shows
 MOST_EVALUATIONS = 50  # per run: enough for a curve, and a small part of the time
 
 
@@ -46,8 +46,9 @@ def run(request: Request, *, quiet: bool = False) -> Run:
     with devices.own_state(device), torch.enable_grad():
         devices.seed_all(config.seed, device)
         parts = assemble(request, device)
+        request = parts.request
         parameters = sum(p.numel() for p in parts.model.parameters())
-        threads = devices.thread_count(config.threads, parameters, config.train.batch_size, device)
+        threads = devices.thread_count(config.threads, parameters, parts.batch_size, device)
         # Dropout masks are the same however many numbers the initial weights took.
         devices.seed_all(config.seed, device)
         torch.set_num_threads(threads)
@@ -90,9 +91,9 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
             board = TensorBoard(folder, names, QUANTITIES)
             sinks.append(board)
             board.text("config", _as_markdown(request))
-        _fit(request, parts, recorder, terminal, summary)
+        _fit(parts, recorder, terminal, summary)
         if config.record.tensorboard:
-            board.hyperparameters(_hyperparameters(request), HEADLINES)
+            board.hyperparameters(_hyperparameters(request), _headlines(parts))
     except KeyboardInterrupt:
         summary["status"] = "interrupted"
         raise
@@ -117,22 +118,24 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
     return folder
 
 
-def _fit(
-    request: Request, parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any]
-) -> None:
+def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any]) -> None:
     """Train and test; keeps `status`, `steps`, `metrics` and `diverged` of the summary up to date."""
-    train, data, metrics = request.config.train, parts.data, summary["metrics"]
+    config, data, metrics = parts.request.config, parts.data, summary["metrics"]
+    ended = False
 
     def measure(step: int) -> dict[str, float]:
-        splits = {"validation": data.validation}
-        if step == parts.steps - 1:
-            splits["test"] = data.test
-        numbers: dict[str, float] = {}
-        for name, split in splits.items():
-            found = evaluate(parts.model, parts.loss, split.inputs, split.targets)
-            numbers |= {f"{quantity}/{name}": x for quantity, x in found.items()}
-        metrics.update({tag: finite(x) for tag, x in numbers.items()})
-        return numbers
+        nonlocal ended
+        scalars = _scalars(parts, data.held_out)
+        ended = step >= parts.steps - 1
+        if parts.stopping and (parts.stopping.see(step, scalars, parts.model) or ended):
+            ended = True
+            summary["best_step"] = parts.stopping.best_step
+            parts.stopping.restore(parts.model)
+            scalars = _scalars(parts, data.held_out)
+        if ended:
+            scalars |= _scalars(parts, {"test": data.test})
+        metrics.update({tag: finite(x) for tag, x in scalars.items()})
+        return scalars
 
     def steps(stop: Stop) -> Iterator[int]:
         for step in terminal.track(parts.steps):
@@ -140,33 +143,55 @@ def _fit(
             stop.check()
             yield step
 
+    if parts.optimizer is None:  # nothing to learn: only how well it does
+        recorder.scalars(0, measure(0))
+        summary["status"] = "finished"
+        return
     with stoppable() as stop:
-        bad = fit(
+        ending = fit(
             parts.model,
             parts.loss,
             parts.optimizer,
-            batches(data.train, train.batch_size, request.config.seed, fixed=train.fixed_batch),
+            batches(data.train, parts.batch_size, config.seed, fixed=config.train.fixed_batch),
             steps(stop),
             recorder=recorder,
+            metrics=parts.metrics,
+            regularizer=parts.regularizer,
+            clip=parts.clip,
             evaluate=measure,
-            evaluate_after=_evaluations(parts.steps, parts.steps_per_epoch),
+            evaluate_after=_evaluations(parts),
+            adjust=parts.learning_rate,
+            enough=lambda: ended,
         )
     recorder.flush()
-    if recorder.last:
-        metrics["loss/train"] = finite(recorder.last.loss)
-        metrics["accuracy/train"] = finite(recorder.last.accuracy)
-    summary["status"], summary["steps"] = "finished", parts.steps if bad is None else bad
-    if bad is not None:
-        summary["status"], summary["diverged"] = "diverged", {"step": bad, **first_bad_layer(recorder, bad)}
-    elif metrics["loss/test"] is None:
+    numbers = recorder.last.numbers if recorder.last else {}
+    metrics.update({f"{name}/train": finite(x) for name, x in numbers.items() if name not in ALONE})
+    whole = ending.status == "stopped_early" and ending.step == parts.steps - 1
+    summary["status"] = "finished" if whole else ending.status
+    if ending.status == "diverged":
+        summary["steps"] = ending.step
+        summary["diverged"] = {"step": ending.step, **first_bad_layer(recorder, ending.step)}
+        return
+    summary["steps"] = ending.step + 1
+    if metrics["loss/test"] is None:
         summary["status"] = "diverged"
-        summary["diverged"] = {"step": parts.steps - 1, **first_bad_weights(recorder, parts.model)}
+        summary["diverged"] = {"step": ending.step, **first_bad_weights(recorder, parts.model)}
 
 
-def _evaluations(steps: int, steps_per_epoch: int) -> frozenset[int]:
+def _scalars(parts: Parts, splits: dict[str, Split]) -> dict[str, float]:
+    """The loss and each metric of whole splits, e.g. {"loss/validation": 0.3}."""
+    found: dict[str, float] = {}
+    for name, split in splits.items():
+        numbers = evaluate(parts.model, parts.loss, parts.metrics, split.inputs, split.targets)
+        found |= {f"{quantity}/{name}": x for quantity, x in numbers.items()}
+    return found
+
+
+def _evaluations(parts: Parts) -> frozenset[int]:
     """The steps after which the network is evaluated: ends of epochs, and the last step."""
+    steps, steps_per_epoch = parts.steps, parts.steps_per_epoch
     epochs = steps // steps_per_epoch
-    thin = -(-epochs // MOST_EVALUATIONS) or 1
+    thin = 1 if parts.stopping else -(-epochs // MOST_EVALUATIONS) or 1
     ends = (steps_per_epoch * epoch - 1 for epoch in range(thin, epochs + 1, thin))
     return frozenset([*ends, steps - 1])
 
@@ -189,9 +214,9 @@ def _heading(
     epochs = round(parts.steps / parts.steps_per_epoch, 1)
     return {
         "network": f"{network}; {parameters:,} parameters",
-        "data": f"{choices['data']}: {sizes}; {shape}, {data.classes} classes",
+        "data": f"{choices['data']}: {sizes}; {shape}, {data.task}, {data.outputs} outputs",
         "training": f"{choices['optimizer']} lr={config.optimizer.get('lr')}, batches of"
-        f" {config.train.batch_size}, steps {parts.steps}, epochs {epochs:g}, seed {config.seed}",
+        f" {parts.batch_size}, steps {parts.steps}, epochs {epochs:g}, seed {config.seed}",
         "device": f"{device}, {threads} thread{'s' if threads > 1 else ''}",
         "folder": str(folder),
     }
@@ -205,6 +230,12 @@ def _save_config(folder: Path, request: Request) -> None:
         ("hydra", OmegaConf.create({"hydra": request.hydra})),
     ):
         (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")
+
+
+def _headlines(parts: Parts) -> list[str]:
+    """What TensorBoard's HParams tab shows beside the choices."""
+    first = next(iter(parts.metrics), "loss")
+    return [*dict.fromkeys((f"{first}/test", "loss/test", f"{first}/validation"))]
 
 
 def _as_markdown(request: Request) -> str:

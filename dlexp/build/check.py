@@ -15,7 +15,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dlexp.build.task import TASKS
 from dlexp.compose import Request, flatten
+from dlexp.data.dataset import STANDARDIZE
 from dlexp.errors import UserError
 
 
@@ -97,6 +99,7 @@ RULES = {
     "anomaly": FLAG,
     "outputs": TEXT,
     "name": Rule("a folder name below outputs", _is_name),
+    "task": words("auto", *TASKS),
     "model.depth": whole(1, 10_000),
     "model.width": whole(1, 100_000),
     "model.bias": FLAG,
@@ -121,6 +124,13 @@ RULES = {
     "dropout.p": number(0, 1, ends="[)"),
     "loss.label_smoothing": number(0, 1),
     "loss.margin": number(),
+    "scheduler.each": words("step", "epoch"),
+    "scheduler.gamma": number(0),
+    "clip.max_norm": number(0, ends="(]"),
+    "clip.clip_value": number(0, ends="(]"),
+    "stopping.patience": whole(1),
+    "stopping.min_delta": number(0),
+    "stopping.restore": FLAG,
     "optimizer.lr": number(0),
     "optimizer.momentum": number(0, 1, ends="[)"),
     "optimizer.weight_decay": number(0),
@@ -130,12 +140,13 @@ RULES = {
     "data.validation": number(0, 1, ends="()"),
     "data.test": number(0, 1, ends="()"),
     "data.split_seed": whole(0, 2**63 - 1),
-    "data.standardize": words("channel", "feature", "none"),
+    "data.standardize": words(*STANDARDIZE),
+    "data.train_dev": number(0, 1, ends="[)"),
     "data.root": TEXT,
     "data.download": FLAG,
     "train.epochs": whole(1),
     "train.max_steps": NULL | whole(1),
-    "train.batch_size": whole(1),
+    "train.batch_size": words("all") | whole(1),
     "train.fixed_batch": FLAG,
     "record.every": words("auto", "never") | whole(1),
     "record.tensorboard": FLAG,
@@ -143,7 +154,8 @@ RULES = {
 
 GROUPS = (
     *("data", "model", "activation", "initializer", "normalization"),
-    *("dropout", "loss", "optimizer", "train", "record"),
+    *("dropout", "head", "regularizer", "loss", "optimizer", "scheduler"),
+    *("clip", "stopping", "train", "record"),
 )
 
 

@@ -1,11 +1,13 @@
-"""A data set: three disjoint splits of tensors, standardized with the statistics of the first.
+"""A data set: disjoint splits of tensors, standardized with the statistics of the training split.
 
-N samples, C channels, H height, W width.
+N samples, C channels, H height, W width, T time steps, F features, K outputs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +17,10 @@ from dlexp.errors import UserError
 
 @dataclass(frozen=True)
 class Split:
-    """Samples and their labels."""
+    """Samples and their targets."""
 
-    inputs: Tensor  # (N, *input_shape) float32
-    targets: Tensor  # (N,) int64, class indices
+    inputs: Tensor  # (N, *input_shape) float32, or int64 where inputs are tokens
+    targets: Tensor  # (N, ...), as the task has them: see dlexp/build/task.py
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -34,20 +36,56 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    classes: int
+    outputs: int  # how many numbers a network gives for each sample (for each time step of a sequence)
+    task: str = "classification"  # a name in dlexp.build.task.TASKS
+    vocabulary: int | None = None  # inputs are tokens 0 to vocabulary - 1
+    train_dev: Split | None = None  # held out from where train comes from, while dev and test differ
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what is known of the data, e.g. bayes_error
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one sample, e.g. (1, 8, 8)."""
         return tuple(self.train.inputs.shape[1:])
 
+    @property
+    def held_out(self) -> dict[str, Split]:
+        """The splits that are watched while training goes on, by name."""
+        found = {"validation": self.validation}
+        return found | {"train_dev": self.train_dev} if self.train_dev else found
+
     def to(self, device: torch.device) -> Dataset:
-        return replace(
-            self,
-            train=self.train.to(device),
-            validation=self.validation.to(device),
-            test=self.test.to(device),
-        )
+        return self.map(lambda split: split.to(device))
+
+    def map(self, change: Callable[[Split], Split]) -> Dataset:
+        """The data set with each split changed."""
+        names = [name for name in ("train", "validation", "test", "train_dev") if getattr(self, name)]
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        return replace(self, **changed)
+
+
+def divide(
+    samples: Split,
+    *,
+    validation: float,
+    test: float,
+    split_seed: int,
+    standardize: str,
+    outputs: int,
+    train_dev: float = 0.0,
+    **rest: Any,
+) -> Dataset:
+    """A data set from samples in one heap: split, then standardized.
+
+    Args:
+        validation, test, train_dev: shares of all samples that are held out; no `train_dev` at 0.
+        split_seed: of the generator that shuffles before the cut.
+        standardize: see the function of that name.
+        outputs, rest: what else the data set knows of itself.
+    """
+    shares = {"validation": validation, "test": test} | ({"train_dev": train_dev} if train_dev else {})
+    parts = standardized(split(samples, shares, split_seed), standardize)
+    named: dict[str, Any] = dict(zip(("train", *shares), parts, strict=True))
+    return Dataset(**named, outputs=outputs, **rest)
 
 
 def split(samples: Split, shares: dict[str, float], seed: int) -> list[Split]:
@@ -75,18 +113,35 @@ def split(samples: Split, shares: dict[str, float], seed: int) -> list[Split]:
     return [Split(samples.inputs[rows], samples.targets[rows]) for rows in order.split(sizes)]
 
 
-def standardize(splits: list[Split], how: str) -> list[Split]:
-    """(x - mean) / std with mean and std of the first split alone, for all splits.
+STANDARDIZE = ("channel", "feature", "minmax", "bad_scale", "leak", "none")
+
+
+def standardized(splits: list[Split], how: str) -> list[Split]:
+    """All splits with inputs scaled alike, by what is known of the first, the training split.
 
     Args:
-        how: "channel" (one mean for all pixels of a channel), "feature" (one for every input) or "none".
-            A feature that never changes has std 0 and is only centred.
+        how: one of `STANDARDIZE`.
+            "channel": (x - mean) / std, one mean for all pixels of a channel.
+            "feature": the same with a mean for every input. One that never changes is only centred.
+            "minmax": each feature to 0 .. 1.
+            "bad_scale": as "feature", then multiplied by 0.01 to 100, evenly in the logarithm from the
+                first feature to the last.
+            "leak": as "feature" with the statistics of the third split, the test split: a mistake to study.
+            "none": as they are.
     """
-    if how == "none":
+    if how == "none" or not splits[0].inputs.is_floating_point():
         return splits
-    inputs = splits[0].inputs.double()
-    pixels = list(range(2, inputs.dim())) if how == "channel" else []  # (N, C, H, W): over H and W too
-    mean = inputs.mean(dim=[0, *pixels], keepdim=True)
-    std = inputs.std(dim=[0, *pixels], correction=0, keepdim=True)
-    std = torch.where(std > 0, std, torch.ones_like(std))
-    return [Split(((s.inputs.double() - mean) / std).float(), s.targets) for s in splits]
+    known = (splits[2] if how == "leak" else splits[0]).inputs.double()
+    pixels = list(range(2, known.dim())) if how == "channel" else []  # (N, C, H, W): over H and W too
+    over = [0, *pixels]
+    if how == "minmax":
+        shift = known.amin(dim=over, keepdim=True)
+        scale = known.amax(dim=over, keepdim=True) - shift
+    else:
+        shift = known.mean(dim=over, keepdim=True)
+        scale = known.std(dim=over, correction=0, keepdim=True)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    if how == "bad_scale":
+        worse = torch.logspace(-2, 2, scale.numel(), dtype=torch.float64).view(scale.shape)
+        scale = scale / worse
+    return [replace(s, inputs=((s.inputs.double() - shift) / scale).float()) for s in splits]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +13,9 @@ from dlexp.data import dataset
 from dlexp.data.dataset import Dataset, Split
 
 
-def load(validation: float, test: float, split_seed: int, standardize: str) -> Dataset:
-    """The digits as inputs (N, 1, 8, 8) and classes 0 to 9."""
-    parts = dataset.split(read(), {"validation": validation, "test": test}, split_seed)
-    train, held_out, last = dataset.standardize(parts, standardize)
-    return Dataset(train, held_out, last, classes=10)
+def load(**shares: Any) -> Dataset:
+    """The digits as inputs (N, 1, 8, 8) and classes 0 to 9; `shares` as `dataset.divide` has them."""
+    return dataset.divide(read(), outputs=10, **shares)
 
 
 def read() -> Split:

@@ -38,7 +38,7 @@ def load(
     halves = [_tensors(_open(source, name, folder, train, download)) for train in (True, False)]
     classes = int(torch.cat([half.targets for half in halves]).max()) + 1
     parts = [*dataset.split(halves[0], {"validation": validation}, split_seed), halves[1]]
-    train, held_out, test = dataset.standardize(parts, standardize)
+    train, held_out, test = dataset.standardized(parts, standardize)
     return Dataset(train, held_out, test, classes)
 
 

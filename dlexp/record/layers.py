@@ -43,12 +43,17 @@ class Call:
 
 
 class Signal(NamedTuple):
-    """What passed through a layer in one step; S samples, U units."""
+    """What passed through a layer in one step; S samples, U units.
+
+    A layer that ran T times, or a recurrent one with T time steps, has T * S samples, those of the
+    first time first.
+    """
 
     delta: Tensor | None  # (S, U), dL/dz; None where no gradient came
     a: Tensor  # (S, U)
     activation: nn.Module | None
     setting: object  # the same for activations that are alike
+    times: int  # T; 1 also where the runs were of different sizes
 
 
 class Listener:
@@ -93,20 +98,18 @@ class Listener:
 
     def signals(self) -> dict[int, Signal]:
         """What passed through each layer that ran; one that ran twice has the samples of both runs."""
-        found: dict[int, Signal] = {}
+        found: dict[int, list[Signal]] = {}
         for call in self.calls:
-            layer, a = call.layer, call.a
+            a, times, module = call.a, 1, self.modules[call.layer]
             delta = call.given[-1][call.output] if call.given else None
             if a.dim() != 2 or (delta is not None and delta.dim() != 2):
-                a = _units_last(a, self.modules[layer])
-                delta = None if delta is None else _units_last(delta, self.modules[layer])
-            if layer in found:
-                earlier = found[layer]
-                a = torch.cat([earlier.a, a])
-                if earlier.delta is not None:
-                    delta = earlier.delta if delta is None else torch.cat([earlier.delta, delta])
-            found[layer] = Signal(delta, a, call.activation, self._settings.get(call.activation))
-        return found
+                if isinstance(module, nn.RNNBase) and a.dim() == 3:
+                    times = a.shape[1 if module.batch_first else 0]
+                a = _units_last(a, module)
+                delta = None if delta is None else _units_last(delta, module)
+            signal = Signal(delta, a, call.activation, self._settings.get(call.activation), times)
+            found.setdefault(call.layer, []).append(signal)
+        return {i: runs[0] if len(runs) == 1 else _joined(runs) for i, runs in found.items()}
 
     def _layer_hook(self, layer: int) -> Callable[..., None]:
         calls, fed_by = self.calls, self._fed_by.get(layer)
@@ -161,10 +164,23 @@ def _fed_by(model: nn.Module, layers: list[nn.Module]) -> dict[int, nn.Module]:
     return found
 
 
+def _joined(runs: list[Signal]) -> Signal:
+    """Several runs of one layer as one signal."""
+    deltas = [run.delta for run in runs if run.delta is not None]
+    alike = len({len(run.a) / run.times for run in runs}) == 1 and len(deltas) in (0, len(runs))
+    return runs[-1]._replace(
+        delta=torch.cat(deltas) if deltas else None,
+        a=torch.cat([run.a for run in runs]),
+        times=sum(run.times for run in runs) if alike else 1,
+    )
+
+
 def _units_last(signal: Tensor, module: nn.Module) -> Tensor:
     """(samples, U): units are the channels of a convolution and the last dimension of anything else."""
     if signal.dim() == 2:
         return signal
+    if isinstance(module, nn.RNNBase) and module.batch_first:
+        signal = signal.movedim(1, 0)  # the first time step of all samples first
     if isinstance(module, nn.modules.conv._ConvNd):
         signal = signal.movedim(1, -1)
     return signal.reshape(-1, signal.shape[-1])

@@ -66,47 +66,54 @@ class Layout:
 
     def __init__(self, layers: int) -> None:
         self.layers = layers
+        self.numbers = 0  # how many raw numbers a step has
         self.reasons: dict[tuple[int, int], str] = {}  # (quantity, layer) -> why there is no number
-        self._parts: list[tuple[int, int, int]] = []  # quantity, layer, size
-        self._columns: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._parts: list[tuple[int, int, int, int]] = []  # place, quantity, layer, size
+        self._series: list[tuple[int, str, int, int, int]] = []  # place, quantity, layer, times, size
+        self._columns: tuple[np.ndarray, ...] | None = None
 
     def add(self, quantity: str, layers: Sequence[int], sizes: Sequence[int] = ()) -> None:
         """The next numbers are parts of this quantity of these layers; sums are divided by `sizes`."""
-        sizes = sizes or [1] * len(layers)
-        self._parts += [(INDEX[quantity], i, size) for i, size in zip(layers, sizes, strict=True)]
+        for i, size in zip(layers, sizes or [1] * len(layers), strict=True):
+            self._parts.append((self.numbers, INDEX[quantity], i, size))
+            self.numbers += 1
+
+    def add_series(self, quantity: str, layer: int, times: int, size: int) -> None:
+        """The next numbers are the norms of `size` entries at each of so many time steps."""
+        self._series.append((self.numbers, quantity, layer, times, size))
+        self.numbers += times
 
     def without_update(self) -> Layout:
-        """The layout of a step whose update was not made."""
+        """The layout of a step whose update, which would have been measured last, was not made."""
         other = Layout(self.layers)
         ratio = INDEX["update_ratio"]
-        other._parts = [part for part in self._parts if part[0] != ratio]
+        other._parts = [part for part in self._parts if part[1] != ratio]
+        other._series = self._series
+        other.numbers = self.numbers - (len(self._parts) - len(other._parts))
         other.reasons = self.reasons | {(ratio, i): NO_UPDATE for i in range(self.layers)}
         return other
-
-    @property
-    def numbers(self) -> int:
-        """How many raw numbers a step has."""
-        return len(self._parts)
 
     def miss(self, quantity: str, layer: int, reason: str) -> None:
         """There is no such number of this layer, and why."""
         self.reasons[INDEX[quantity], layer] = reason
 
-    def tables(self, numbers: np.ndarray) -> np.ndarray:
-        """The quantities of T steps (T, Q, L) from their raw numbers (T, n); NaN where there is none.
+    def tables(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[tuple[str, int], np.ndarray]]:
+        """Of N steps: the quantities (N, Q, L) from their raw numbers (N, n); NaN where there is none.
 
-        The parts of a norm add up by their squares, those of a count by themselves.
+        The parts of a norm add up by their squares, those of a count by themselves. Beside them for
+        (quantity, layer) the series over time, (N, T).
         """
         if self._columns is None:
-            quantity, layer, size = np.array(self._parts, dtype=int).reshape(-1, 3).T
+            place, quantity, layer, size = np.array(self._parts, dtype=int).reshape(-1, 4).T
             roots = np.isin(quantity, [INDEX[name] for name in ROOTS])
-            self._columns = quantity * self.layers + layer, roots, 1 / size
+            self._columns = place, quantity * self.layers + layer, roots, 1 / size
             self._gaps = np.array([q * self.layers + i for q, i in self.reasons], dtype=int)
-        place, roots, scale = self._columns
+        place, cell, roots, scale = self._columns
         steps, cells = len(numbers), len(QUANTITIES) * self.layers
-        parts = np.where(roots, numbers**2, numbers) * scale
-        places = place + cells * np.arange(steps)[:, None]
-        sums: np.ndarray = np.bincount(places.ravel(), parts.ravel(), minlength=steps * cells).reshape(
+        parts = numbers[:, place]
+        parts = np.where(roots, parts**2, parts) * scale
+        cell = cell + cells * np.arange(steps)[:, None]
+        sums: np.ndarray = np.bincount(cell.ravel(), parts.ravel(), minlength=steps * cells).reshape(
             steps, cells
         )
         sums[:, self._gaps] = math.nan
@@ -116,7 +123,11 @@ class Layout:
             tables[:, : len(ROOTS)] = np.sqrt(tables[:, : len(ROOTS)])
             for name, of in SHARE_OF.items():  # a share of numbers that are no numbers says nothing
                 tables[:, INDEX[name]] += 0 * tables[:, INDEX[of]]
-        return tables
+        series = {
+            (quantity, layer): numbers[:, start : start + times] / math.sqrt(size)
+            for start, quantity, layer, times, size in self._series
+        }
+        return tables, series
 
 
 @dataclass
@@ -158,7 +169,10 @@ class Probe:
         self._listener.calls.clear()  # lets the graph go
         key = (
             *(grad is None for own in grads for grad in own),
-            *((i, s.delta is None or s.delta.shape, s.a.shape, s.setting) for i, s in signals.items()),
+            *(
+                (i, s.delta is None or s.delta.shape, s.a.shape, s.setting, s.times)
+                for i, s in signals.items()
+            ),
         )
         plan = self._plans.get(key)
         if plan is None:
@@ -212,6 +226,13 @@ class _Plan:
             alone = i if signal.a.numel() > SMALL else None
             alike.setdefault((signal.a.shape, signal.setting, alone), []).append(i)
         self._groups = [group for layers in alike.values() if (group := self._group(layers, signals))]
+        self._repeated = [i for i, signal in signals.items() if signal.times > 1]
+        for i in self._repeated:
+            signal = signals[i]
+            size = signal.a.numel() // signal.times
+            layout.add_series("activation_rms", i, signal.times, size)
+            if signal.delta is not None:
+                layout.add_series("delta_rms", i, signal.times, size)
         layout.add("update_ratio", weight_owners)
 
     def _group(self, layers: list[int], signals: dict[int, Signal]) -> _Group | None:
@@ -261,6 +282,12 @@ class _Plan:
         numbers = [safe_norms([weights, self._gradients, self._signals]), self._gradients.zeros()]
         for group in self._groups:
             numbers += group.measure(self._signals)
+        for i in self._repeated:
+            a, delta, times = signals[i].a, signals[i].delta, signals[i].times
+            wide = None if a.device.type == "mps" else torch.float64  # as `safe_norms`
+            for t in (a, delta):
+                if t is not None:
+                    numbers.append(torch.linalg.vector_norm(t.reshape(times, -1), dim=1, dtype=wide))
         self._gradients.release()
         self._signals.release()
         return numbers

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +29,9 @@ class _Pending(NamedTuple):
 
     step: int
     layout: Layout
-    numbers: Tensor  # those that the layout places, then loss and accuracy
+    values: Tensor  # those that the layout places, then those that `names` names
+    names: tuple[str, ...]
+    on_host: Mapping[str, float]
     scalars: Mapping[str, float]
 
 
@@ -47,6 +48,7 @@ class Recorder:
         self._probe = Probe(model)
         self._sinks = sinks
         self._measurement: Measurement | None = None
+        self._stepped = True
         self._pending: list[_Pending] = []
         self._deadline = math.inf
         # Away from the CPU bringing numbers over makes the host wait: only on steps that are due.
@@ -70,24 +72,29 @@ class Recorder:
         """Between backward and the update."""
         self._measurement = self._probe.read()
 
-    def log(
-        self,
-        step: int,
-        *,
-        stepped: bool,
-        loss: Tensor,
-        accuracy: Tensor,
-        scalars: Mapping[str, float] = MappingProxyType({}),
-    ) -> None:
+    def updated(self, *, stepped: bool) -> None:
         """After the update; with `stepped` False there was none."""
         assert self._measurement is not None
         self._probe.read_update(self._measurement, stepped=stepped)
-        numbers = torch.cat([*self._measurement.numbers, loss.reshape(1), accuracy.reshape(1)])
+        self._stepped = stepped
+
+    def log(self, step: int, numbers: Mapping[str, Tensor | float], scalars: Mapping[str, float]) -> None:
+        """Keep what was measured.
+
+        Args:
+            numbers: of this step, e.g. {"loss": ...}: scalars on the device, or plain numbers.
+            scalars: of the whole network after this step, e.g. {"loss/validation": 0.3}.
+        """
+        assert self._measurement is not None
+        on_device = {name: x for name, x in numbers.items() if isinstance(x, Tensor)}
+        values = torch.cat([*self._measurement.numbers, *(x.reshape(1) for x in on_device.values())])
+        on_host = {name: x for name, x in numbers.items() if not isinstance(x, Tensor)}
         if not self._pending:
             self._deadline = time.monotonic() + LONGEST_PENDING
-        self._pending.append(_Pending(step, self._measurement.layout, numbers, scalars))
+        layout = self._measurement.layout
+        self._pending.append(_Pending(step, layout, values, tuple(on_device), on_host, scalars))
         self._measurement = None
-        goes_on = stepped and self._due(step + 1)
+        goes_on = self._stepped and self._due(step + 1)
         if not goes_on:
             self._probe.detach()
         waits = goes_on or self._may_flush_any_time
@@ -97,7 +104,7 @@ class Recorder:
     @property
     def diverged(self) -> bool:
         """Was the loss of a recorded step not finite, as far as it is on the host?"""
-        return self.last is not None and not math.isfinite(self.last.loss)
+        return self.last is not None and not math.isfinite(self.last.numbers["loss"])
 
     def flush(self) -> None:
         """Bring what is pending to the host and write it."""
@@ -106,15 +113,15 @@ class Recorder:
         pending, self._pending, self._deadline = self._pending, [], math.inf
         if self.diverged:
             return  # away from the CPU training goes on for a while after the bad step
-        whole = torch.cat([item.numbers for item in pending]).cpu().double().numpy()
+        whole = torch.cat([item.values for item in pending]).cpu().double().numpy()
         rows: list[Row] = []
         # Steps of one layout, in most runs all of them, become tables together.
-        for layout, group in groupby(pending, key=lambda item: item.layout):
+        for (layout, names), group in groupby(pending, key=lambda item: (item.layout, item.names)):
             items = list(group)
-            part, whole = np.split(whole, [len(items) * (layout.numbers + 2)])
-            rows += self._rows(items, layout, part.reshape(len(items), -1))
+            part, whole = np.split(whole, [len(items) * (layout.numbers + len(names))])
+            rows += self._rows(items, layout, names, part.reshape(len(items), -1))
         for n, row in enumerate(rows, start=1):
-            if not math.isfinite(row.loss):
+            if not math.isfinite(row.numbers["loss"]):
                 rows = rows[:n]
                 break
         self.first = self.first or rows[0]
@@ -122,18 +129,23 @@ class Recorder:
         for sink in self._sinks:
             sink.rows(rows)
 
-    def _rows(self, items: list[_Pending], layout: Layout, numbers: np.ndarray) -> list[Row]:
-        tables = layout.tables(numbers[:, :-2])
+    def _rows(
+        self, items: list[_Pending], layout: Layout, names: tuple[str, ...], values: np.ndarray
+    ) -> list[Row]:
+        tables, over_time = layout.tables(values[:, : layout.numbers])
         reasons: list[Mapping[tuple[int, int], str]] = [layout.reasons] * len(items)
         weights = tables[:, INDEX["weight_norm"]]
         for t in np.flatnonzero((weights == 0).any(axis=1)):
             unscaled = {(INDEX["update_ratio"], int(i)): ALL_ZERO for i in np.flatnonzero(weights[t] == 0)}
             reasons[t] = unscaled | layout.reasons
-        columns = zip(items, numbers[:, -2:].tolist(), tables, reasons, strict=True)
-        return [
-            Row(item.step, loss, accuracy, table, why, item.scalars)
-            for item, (loss, accuracy), table, why in columns
-        ]
+        rows = []
+        for n, item in enumerate(items):
+            numbers = dict(zip(names, values[n, layout.numbers :].tolist(), strict=True))
+            series = {key: found[n] for key, found in over_time.items()}
+            rows.append(
+                Row(item.step, numbers | {**item.on_host}, tables[n], reasons[n], item.scalars, series)
+            )
+        return rows
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         """Numbers of the whole network after a step that is not recorded."""

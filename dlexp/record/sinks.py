@@ -19,11 +19,12 @@ class Row(NamedTuple):
     """One recorded step, on the host."""
 
     step: int
-    loss: float
-    accuracy: float
+    numbers: Mapping[str, float]  # of this step: loss, metrics of its batch, clip_factor, lr
     table: np.ndarray  # (Q, L) float64; NaN and infinities as they came
     reasons: Mapping[tuple[int, int], str]  # (quantity, layer) -> why there is no number
     scalars: Mapping[str, float] = MappingProxyType({})  # of the whole network after this step
+    # (quantity, layer) -> (T,) numbers, of layers that ran T > 1 times, in the order of the forward pass
+    over_time: Mapping[tuple[str, int], np.ndarray] = MappingProxyType({})
 
 
 class Sink(Protocol):
@@ -61,9 +62,11 @@ class RecordLines:
         tables = np.stack([row.table for row in rows])
         gaps = np.count_nonzero(~np.isfinite(tables), axis=(1, 2)).tolist()
         for row, table, missing in zip(rows, _short(tables), gaps, strict=True):
-            line: dict[str, Any] = {"step": row.step, "loss": row.loss, "accuracy": row.accuracy}
+            line: dict[str, Any] = {"step": row.step, **row.numbers}
             line |= zip(self._quantities, table, strict=True)  # NaN and infinities become null
-            if missing > len(row.reasons) or not math.isfinite(row.loss):
+            if row.over_time:
+                line["over_time"] = self._over_time(row)
+            if missing > len(row.reasons) or not all(map(math.isfinite, row.numbers.values())):
                 line["reasons"] = self._all_reasons(row)
             elif missing:  # the same for most of a run
                 if self._known[0] is not row.reasons:
@@ -74,7 +77,14 @@ class RecordLines:
 
     def _all_reasons(self, row: Row) -> dict[str, Any]:
         gaps = {(q, i): what(row.table[q, i]) for q, i in np.argwhere(~np.isfinite(row.table)).tolist()}
-        return self._named(gaps | {**row.reasons}) | reasons({"loss": row.loss, "accuracy": row.accuracy})
+        return self._named(gaps | {**row.reasons}) | reasons(row.numbers)
+
+    def _over_time(self, row: Row) -> dict[str, dict[str, np.ndarray]]:
+        """Quantity -> layer -> a number for each time step."""
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for (quantity, i), series in row.over_time.items():
+            found.setdefault(quantity, {})[self._layers[i]] = series
+        return found
 
     def _named(self, gaps: Mapping[tuple[int, int], str]) -> dict[str, Any]:
         """For each quantity with gaps: a reason for each layer, null where there is a number."""
@@ -144,6 +154,9 @@ class MetricLines:
         self._file.close()
 
 
+ALONE = ("clip_factor", "lr")  # numbers of a step that no split has another one of
+
+
 class TensorBoard:
     """One event file: every number of a step in one event, config as text, hyperparameters with results.
 
@@ -156,7 +169,7 @@ class TensorBoard:
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._event = Event
-        self._reasons_of_template: object = None
+        self._kind: tuple[object, ...] = ()
         self._tags = [f"{quantity}/{layer}" for quantity in quantities for layer in layers]
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.0"
         self._file = (folder / name).open("xb")
@@ -170,12 +183,13 @@ class TensorBoard:
 
     def rows(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            if row.reasons is not self._reasons_of_template:
-                self._reasons_of_template = row.reasons
+            kind = (id(row.reasons), *row.numbers)
+            if kind != self._kind:
+                self._kind, self._reasons = kind, row.reasons  # kept, so that no other takes its id
                 self._make_template(row)
             self._template.step = row.step
             self._template.wall_time = time.time()
-            numbers = (row.loss, row.accuracy, *row.table.take(self._places).tolist())
+            numbers = (*row.numbers.values(), *row.table.take(self._places).tolist())
             for value, x in zip(self._values, numbers, strict=True):
                 value.simple_value = x
             for tag, x in row.scalars.items():
@@ -187,7 +201,8 @@ class TensorBoard:
     def _make_template(self, row: Row) -> None:
         """An event with a value for each number that a row like this one has."""
         self._places = np.flatnonzero(_present(row))
-        tags = ["loss/train", "accuracy/train", *(self._tags[place] for place in self._places)]
+        tags = [name if name in ALONE else f"{name}/train" for name in row.numbers]
+        tags += [self._tags[place] for place in self._places]
         self._template = self._event()
         self._values = [self._template.summary.value.add(tag=tag) for tag in tags]
 

@@ -37,6 +37,11 @@ def layer_entries(recorder: Recorder) -> dict[str, Any]:
         column = zip(QUANTITIES, row.table[:, i].tolist(), strict=True)
         return {name: what(x) for name, x in column if not np.isfinite(x)} | known
 
+    def over_time(row: Row | None, i: int) -> dict[str, list[float | None]]:
+        """Quantity -> a number for each time step, of a layer that ran several times."""
+        series = {} if row is None else row.over_time
+        return {name: [finite(x) for x in found.tolist()] for (name, at), found in series.items() if at == i}
+
     return {
         "quantities": list(QUANTITIES),
         "recorded": {"first": first and first.step, "last": last and last.step},
@@ -50,6 +55,7 @@ def layer_entries(recorder: Recorder) -> dict[str, Any]:
                 "first": numbers(first, i),
                 "last": numbers(last, i),
                 "reasons": {"first": reasons(first, i), "last": reasons(last, i)},
+                "over_time": {"first": over_time(first, i), "last": over_time(last, i)},
             }
             for i, layer in enumerate(recorder.layers)
         ],

@@ -57,21 +57,37 @@ class Run:
 
     @cached_property
     def records(self) -> pd.DataFrame:
-        """A row per recorded step and layer: step, layer, loss and accuracy of the step, each quantity."""
+        """A row per recorded step and layer: step, layer, the numbers of the step, each quantity."""
         import pandas as pd
 
         header, *lines = _lines(self.folder / "records.jsonl") or [{"layers": [], "quantities": []}]
         quantities, layers = header["quantities"], header["layers"]
-        columns: dict[str, Any] = {"step": [], "layer": []}
-        columns |= {name: [] for name in ("loss", "accuracy", *quantities)}
+        numbers = _step_numbers(lines, quantities)
+        columns: dict[str, Any] = {name: [] for name in ("step", "layer", *numbers, *quantities)}
         for line in lines:
             columns["layer"] += layers
-            for name in ("step", "loss", "accuracy"):
-                columns[name] += [line[name]] * len(layers)
+            for name in ("step", *numbers):
+                columns[name] += [line.get(name)] * len(layers)
             for name in quantities:
                 columns[name] += line[name]
-        table = pd.DataFrame(columns)
-        return table.astype(dict.fromkeys(("loss", "accuracy", *quantities), float))
+        return pd.DataFrame(columns).astype(dict.fromkeys((*numbers, *quantities), float))
+
+    @cached_property
+    def over_time(self) -> pd.DataFrame:
+        """Of layers that ran several times in a step, those of a recurrent network say, a row per time:
+        step, layer, time (0 is the first), activation_rms, delta_rms.
+        """
+        import pandas as pd
+
+        rows = []
+        for line in _lines(self.folder / "records.jsonl")[1:]:
+            series = line.get("over_time", {})
+            for layer, first in next(iter(series.values()), {}).items():
+                for time in range(len(first)):
+                    numbers = {quantity: of[layer][time] for quantity, of in series.items() if layer in of}
+                    rows.append({"step": line["step"], "layer": layer, "time": time, **numbers})
+        table = pd.DataFrame(rows, columns=["step", "layer", "time", "activation_rms", "delta_rms"])
+        return table.astype({"activation_rms": float, "delta_rms": float})
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -80,6 +96,12 @@ class Run:
 
         table = pd.DataFrame(_lines(self.folder / "metrics.jsonl"))
         return table.drop(columns="reasons", errors="ignore")
+
+
+def _step_numbers(lines: list[dict[str, Any]], quantities: list[str]) -> list[str]:
+    """What lines say of their step as a whole: loss, the metrics of its batch, clip_factor, lr."""
+    apart = {"step", "reasons", "over_time", *quantities}
+    return list(dict.fromkeys(name for line in lines for name in line if name not in apart)) or ["loss"]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

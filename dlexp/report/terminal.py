@@ -91,21 +91,24 @@ class Terminal:
     def _numbers(self) -> str:
         """The latest numbers, e.g. "loss 0.31  accuracy 0.910 (validation 0.890)"."""
         shown = [f"loss {self._train['loss']:.3g}"] if self._train else []
-        accuracy = f" {self._train['accuracy']:.3f}" if self._train else ""
-        if self._validation:
-            accuracy += f" (validation {self._validation['accuracy']:.3f})"
-        return "  ".join([*shown, f"accuracy{accuracy}"] if accuracy else shown)
+        metric = next((name for name in (*self._train, *self._validation) if name != "loss"), None)
+        if metric:
+            values = f" {self._train[metric]:.3f}" if metric in self._train else ""
+            values += f" (validation {self._validation[metric]:.3f})" if metric in self._validation else ""
+            shown.append(f"{metric}{values}")
+        return "  ".join(shown)
 
     def rows(self, rows: Sequence[Any]) -> None:
         """Recorded steps; the last one is shown."""
-        self._train = {"loss": rows[-1].loss, "accuracy": rows[-1].accuracy}
+        self._train = {name: x for name, x in rows[-1].numbers.items() if name not in ("clip_factor", "lr")}
         for row in rows:
             self.scalars(row.step, row.scalars)
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         """Evaluations; the latest one of the validation split is shown."""
-        if "loss/validation" in numbers:
-            self._validation = {name: numbers[f"{name}/validation"] for name in ("loss", "accuracy")}
+        split = "/validation"
+        found = {tag.removesuffix(split): x for tag, x in numbers.items() if tag.endswith(split)}
+        self._validation = found or self._validation
 
     def close(self) -> None:
         """Let go of the progress bar, so that what is printed next stays."""
@@ -120,6 +123,8 @@ class Terminal:
             shown = SHOWN if self.console.width >= NARROW else SHOWN[:3]
             self._print(layer_table(summary, wide=wide, shown=shown), soft_wrap=False)
             self._print(Text(_caption(summary, wide=wide), "dim"))
+            for line in _over_time(summary):
+                self._print(line)
         if summary["status"] == "interrupted":
             what = f" after {summary['steps']} steps; the record so far is in {folder}"
             self._print(Text.assemble(("interrupted", "bold yellow"), what))
@@ -128,10 +133,13 @@ class Terminal:
             where = f"; first bad layer {spoiled['layer']}" if spoiled["layer"] else ""
             what = f"diverged at step {spoiled['step']}: the loss is not finite{where}: {spoiled['reason']}"
             self._print(Text(what, "bold red"))
-        for split in ("validation", "test"):
-            if f"loss/{split}" in metrics:
-                accuracy, loss = metrics[f"accuracy/{split}"], metrics[f"loss/{split}"]
-                self._print(Text(f"{split:<10}  accuracy {compact(accuracy)}  loss {compact(loss)}"))
+        for split in ("train_dev", "validation", "test"):
+            end = f"/{split}"
+            found = {tag.removesuffix(end): x for tag, x in metrics.items() if tag.endswith(end)}
+            if found:
+                order = [name for name in found if name != "loss"] + ["loss"]
+                numbers = "  ".join(f"{name} {compact(found[name])}" for name in order)
+                self._print(Text(f"{split:<10}  {numbers}"))
         look = f"tensorboard --logdir {shlex.quote(str(logdir))}"
         self._print(Text.assemble((f"{'look':<12}", "dim"), look))
 
@@ -169,6 +177,35 @@ def _caption(summary: Mapping[str, Any], *, wide: bool) -> str:
     scale = f"; bar from {compact(min(spread))} to {compact(max(spread))}" if spread else ""
     steps = f"first: step {first}, last: step {last}" if wide else f"above: step {first}, below: step {last}"
     return f"{steps}{scale}; – no number, records.jsonl says why"
+
+
+def _over_time(summary: Mapping[str, Any]) -> Iterator[Text]:
+    """A line for each layer that ran several times: the error that reached each time step, log scale."""
+    for layer in summary["layers"]:
+        series = ((layer.get("over_time") or {}).get("last") or {}).get(PROFILE)
+        if series:
+            ends = f"t=0 {compact(series[0])}, t={len(series) - 1} {compact(series[-1])}"
+            bars = log_columns(thinned(series, 48))
+            yield Text.assemble(
+                (f"{layer['name']}  {PROFILE} over time  ", "dim"), (bars, "cyan"), f"  {ends}"
+            )
+
+
+def thinned(series: Sequence[float | None], most: int) -> list[float | None]:
+    """At most `most` of them, evenly, with the first and the last."""
+    n = len(series)
+    return list(series) if n <= most else [series[i * (n - 1) // (most - 1)] for i in range(most)]
+
+
+def log_columns(values: Sequence[float | None]) -> str:
+    """A column of one of eight heights for each value, on a log scale; a gap for none."""
+    logs = [math.log10(x) if x else None for x in values]
+    known = [x for x in logs if x is not None]
+    if not known:
+        return ""
+    high, decades = max(known), max(max(known) - min(known), 2.0)
+    heights = [None if x is None else round(7 * (1 - (high - x) / decades)) for x in logs]
+    return "".join(" " if height is None else "▁▂▃▄▅▆▇█"[height] for height in heights)
 
 
 def compact(x: float | None) -> str:

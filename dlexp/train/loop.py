@@ -1,15 +1,15 @@
-"""The training loop, whole on one page: batch, forward, loss, backward, probe, step, log."""
+"""The training loop, whole on one page: batch, forward, loss, backward, probe, clip, step, log."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dlexp.train.step import Batch, LossFunction, accuracy, backpropagate, undisturbed
+from dlexp.train.step import Batch, LossFunction, Metric, Regularizer, backpropagate, undisturbed
 
 
 class Recorder(Protocol):
@@ -26,18 +26,26 @@ class Recorder(Protocol):
         """Before forward: be ready to see what passes through the layers."""
 
     def probe(self) -> None:
-        """Between backward and the update: measure signals and gradients."""
+        """Between backward and clip: measure signals and gradients."""
 
-    def log(
-        self, step: int, *, stepped: bool, loss: Tensor, accuracy: Tensor, scalars: Mapping[str, float] = ...
-    ) -> None:
-        """After the update, if there was one: measure it and keep the numbers."""
+    def updated(self, *, stepped: bool) -> None:
+        """After the update, if there was one: measure it."""
 
-    def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Keep numbers of the whole network after a step that is not recorded."""
+    def log(self, step: int, numbers: Mapping[str, Tensor | float], scalars: Mapping[str, float]) -> None:
+        """Keep what was measured, with numbers of the step and scalars of the whole network."""
+
+    def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Keep scalars of the whole network after a step that is not recorded."""
 
 
-def fit(
+class Ending(NamedTuple):
+    """How training ended: "finished", "stopped_early" or "diverged", and at which step."""
+
+    status: str
+    step: int
+
+
+def fit(  # noqa: C901 - one page, all phases in their order
     model: nn.Module,
     loss_function: LossFunction,
     optimizer: torch.optim.Optimizer,
@@ -45,9 +53,14 @@ def fit(
     steps: Iterable[int],
     *,
     recorder: Recorder,
+    metrics: Mapping[str, Metric] | None = None,
+    regularizer: Regularizer | None = None,
+    clip: Callable[[], Tensor] | None = None,
     evaluate: Callable[[int], Mapping[str, float]] | None = None,
     evaluate_after: Collection[int] = (),
-) -> int | None:
+    adjust: Callable[[int, Mapping[str, float]], None] | None = None,
+    enough: Callable[[], bool] | None = None,
+) -> Ending:
     """Train.
 
     The loss is looked at on every step where that is free, on the CPU. On other devices looking
@@ -57,24 +70,29 @@ def fit(
     Args:
         steps: the step numbers, in order.
         recorder: told of every phase of the steps that are `due`.
-        evaluate: called after the update of each step in `evaluate_after`; returns numbers of the
+        metrics: of the batch, kept with the loss of recorded steps.
+        clip: tames the gradients in place and returns what they were multiplied by.
+        evaluate: called after the update of each step in `evaluate_after`; returns scalars of the
             whole network, e.g. {"loss/validation": 0.3}.
+        adjust: called after every update with those scalars, or none: sets the next learning rate.
+        enough: asked after an evaluation; True ends the training early.
 
     Returns:
-        The first step whose loss was not finite, or None. On the CPU that step's update is not
-        made, so the weights are those that gave the bad loss.
+        How it ended. A run that diverged did so at the first step whose loss was not finite. On the
+        CPU that step's update is not made, so the weights are those that gave the bad loss.
     """
     device = next(model.parameters()).device
     looks_every_step = device.type == "cpu"
     never = torch.iinfo(torch.int64).max
     first_bad = torch.full((), never, dtype=torch.int64, device=device)
+    step = 0
 
     for step in steps:
         batch = next(batches)
         due = recorder.due(step)
         if due:
             recorder.watch()
-        loss, outputs = backpropagate(model, loss_function, optimizer, batch)
+        loss, outputs = backpropagate(model, loss_function, optimizer, batch, regularizer)
         if due:
             recorder.probe()
 
@@ -83,22 +101,38 @@ def fit(
                 if not due:  # see it once more, so that the bad step is on record
                     with undisturbed(model):
                         recorder.watch()
-                        backpropagate(model, loss_function, optimizer, batch)
+                        backpropagate(model, loss_function, optimizer, batch, regularizer)
                         recorder.probe()
-                recorder.log(step, stepped=False, loss=loss, accuracy=accuracy(outputs, batch[1]))
-                return step
+                recorder.updated(stepped=False)
+                recorder.log(step, _numbers(loss, outputs, batch, metrics), {})
+                return Ending("diverged", step)
         else:
             first_bad = torch.where(torch.isfinite(loss), first_bad, first_bad.clamp(max=step))
 
+        extra: dict[str, Tensor | float] = {"clip_factor": clip()} if clip else {}
+        if adjust:
+            extra["lr"] = optimizer.param_groups[0]["lr"]
         optimizer.step()
-        numbers = evaluate(step) if evaluate and step in evaluate_after else {}
         if due:
-            correct = accuracy(outputs, batch[1])
-            recorder.log(step, stepped=True, loss=loss, accuracy=correct, scalars=numbers)
-        elif numbers:
-            recorder.scalars(step, numbers)
-        in_doubt = recorder.diverged or not all(map(math.isfinite, numbers.values()))
+            recorder.updated(stepped=True)
+        scalars = evaluate(step) if evaluate and step in evaluate_after else {}
+        if due:
+            recorder.log(step, _numbers(loss, outputs, batch, metrics) | extra, scalars)
+        elif scalars:
+            recorder.scalars(step, scalars)
+        if adjust:
+            adjust(step, scalars)
+        in_doubt = recorder.diverged or not all(map(math.isfinite, scalars.values()))
         if in_doubt and not looks_every_step and int(first_bad) != never:
-            return int(first_bad)
+            return Ending("diverged", int(first_bad))
+        if scalars and enough and enough():
+            return Ending("stopped_early", step)
     bad = int(first_bad)
-    return None if bad == never else bad
+    return Ending("finished", step) if bad == never else Ending("diverged", bad)
+
+
+def _numbers(
+    loss: Tensor, outputs: Tensor, batch: Batch, metrics: Mapping[str, Metric] | None
+) -> dict[str, Tensor | float]:
+    """The loss and each metric of one batch, on the device."""
+    return {"loss": loss, **{name: metric(outputs, batch[1]) for name, metric in (metrics or {}).items()}}

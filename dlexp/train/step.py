@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 Batch = tuple[Tensor, Tensor]
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> scalar
+Metric = Callable[[Tensor, Tensor], Tensor]  # likewise
+
+
+class Regularizer(Protocol):
+    """What holds weights back while they learn (dlexp.build.regularizers)."""
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """What is added to the loss, a scalar; None: nothing."""
+
+    def perturbed(self, model: nn.Module) -> AbstractContextManager[object] | None:
+        """Within it forward and backward run; None: nothing to do."""
 
 
 def backpropagate(
-    model: nn.Module, loss_function: LossFunction, optimizer: torch.optim.Optimizer, batch: Batch
+    model: nn.Module,
+    loss_function: LossFunction,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    regularizer: Regularizer | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Forward and backward: leaves the gradients in the parameters and changes no weight.
 
     Returns:
-        The loss, a scalar, and the outputs of the network, (B, C).
+        The loss, a scalar, without what the regularizer adds to it, and the outputs of the network.
     """
     inputs, targets = batch
-    outputs = model(inputs)
-    loss = loss_function(outputs, targets)
-    optimizer.zero_grad()
-    loss.backward()
+    with (regularizer and regularizer.perturbed(model)) or nullcontext():
+        outputs = model(inputs)
+        loss = loss_function(outputs, targets)
+        penalty = regularizer.penalty(model) if regularizer else None
+        optimizer.zero_grad()
+        (loss if penalty is None else loss + penalty).backward()
     return loss.detach(), outputs.detach()
 
 
@@ -40,22 +58,29 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             buffer.copy_(before)
 
 
-def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Share of samples whose largest output, of (B, C), is the target, of (B,); a scalar."""
-    return (outputs.argmax(dim=1) == targets).float().mean()
-
-
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, loss_function: LossFunction, inputs: Tensor, targets: Tensor, batch_size: int = 1024
+    model: nn.Module,
+    loss_function: LossFunction,
+    metrics: Mapping[str, Metric],
+    inputs: Tensor,
+    targets: Tensor,
+    batch_size: int = 1024,
 ) -> dict[str, float]:
-    """Loss and accuracy over all samples, with the network in evaluation mode."""
-    was_training = model.training
+    """The loss and each metric over all samples, with the network in evaluation mode.
+
+    The loss is the mean over batches weighted by their size; a metric sees all outputs at once.
+    """
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    totals = torch.zeros(2, device=inputs.device)
-    for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
-        outputs = model(x)
-        totals += torch.stack([loss_function(outputs, y), accuracy(outputs, y)]) * len(y)
-    model.train(was_training)
-    loss, correct = (totals / len(targets)).tolist()
-    return {"loss": loss, "accuracy": correct}
+    outputs, total = [], torch.zeros((), device=inputs.device)
+    try:
+        for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+            outputs.append(model(x))
+            total += loss_function(outputs[-1], y) * len(y)
+        whole = torch.cat(outputs)
+        numbers = torch.stack([total / len(targets), *(m(whole, targets).float() for m in metrics.values())])
+    finally:
+        for module, training in modes:  # a frozen part may have been in evaluation mode before
+            module.training = training
+    return dict(zip(("loss", *metrics), numbers.tolist(), strict=True))

@@ -1,15 +1,19 @@
-"""Stopping between two steps, where everything on record is whole."""
+"""When training ends before its last step: somebody asks for it, or the network no longer improves."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from torch import Tensor, nn
+
 from dlexp.errors import Terminated
+
+LOWER_IS_BETTER = ("loss", "rmse", "mae", "mse", "error_rate", "bits_per_character")
 
 
 class Stop:
@@ -53,3 +57,42 @@ def stoppable() -> Iterator[Stop]:
         yield stop
     finally:
         put_back()
+
+
+class EarlyStopping:
+    """Ends a run whose validation loss no longer falls, and gives back the weights of its best moment.
+
+    Goodfellow et al. 2016, algorithm 7.1.
+    """
+
+    def __init__(
+        self, patience: int, min_delta: float = 0.0, monitor: str = "loss/validation", restore: bool = True
+    ) -> None:
+        """Wait for `patience` evaluations without an improvement of more than `min_delta`.
+
+        Args:
+            monitor: the scalar that is watched, "loss/validation" or "<metric>/validation".
+            restore: put the weights of the best evaluation back at the end.
+        """
+        self._patience, self._min_delta, self._restore = patience, min_delta, restore
+        self._monitor, self._sign = monitor, 1 if monitor.startswith(LOWER_IS_BETTER) else -1
+        self._best: float | None = None
+        self._weights: dict[str, Tensor] = {}
+        self._waited = 0
+        self.best_step: int | None = None
+
+    def see(self, step: int, scalars: Mapping[str, float], model: nn.Module) -> bool:
+        """Take in an evaluation; True when it is enough."""
+        value = self._sign * scalars[self._monitor]
+        if self._best is None or value < self._best - self._min_delta:
+            self._best, self.best_step, self._waited = value, step, 0
+            if self._restore:
+                self._weights = {name: x.detach().clone() for name, x in model.state_dict().items()}
+        else:
+            self._waited += 1
+        return self._waited >= self._patience
+
+    def restore(self, model: nn.Module) -> None:
+        """The weights of the best evaluation, if they are wanted."""
+        if self._weights:
+            model.load_state_dict(self._weights)

@@ -9,7 +9,7 @@ import torch
 
 from dlexp.build.assemble import assemble
 from dlexp.compose import compose
-from dlexp.data.dataset import Dataset, Split, split, standardize
+from dlexp.data.dataset import Dataset, Split, split, standardized
 from dlexp.errors import UserError
 
 SHARES = {"validation": 0.2, "test": 0.1}
@@ -81,7 +81,7 @@ def test_channel_uses_one_mean_for_all_pixels_of_a_channel() -> None:
     train = torch.tensor([[[[0.0, 2.0]], [[10.0, 10.0]]], [[[4.0, 6.0]], [[10.0, 10.0]]]])  # (2, 2, 1, 2)
     test = torch.tensor([[[[3.0, 8.0]], [[11.0, 9.0]]]])
     targets = torch.zeros(2, dtype=torch.long)
-    first, second = standardize([Split(train, targets), Split(test, targets[:1])], "channel")
+    first, second = standardized([Split(train, targets), Split(test, targets[:1])], "channel")
     root = 5**0.5
     expected = torch.tensor([[-3.0, -1.0], [1.0, 3.0]]) / root
     torch.testing.assert_close(first.inputs[:, 0, 0], expected)
@@ -94,7 +94,7 @@ def test_feature_uses_a_mean_for_every_pixel() -> None:
     train = torch.tensor([[[[0.0, 7.0]]], [[[4.0, 7.0]]]])  # (2, 1, 1, 2)
     test = torch.tensor([[[[6.0, 9.0]]]])
     targets = torch.zeros(2, dtype=torch.long)
-    first, second = standardize([Split(train, targets), Split(test, targets[:1])], "feature")
+    first, second = standardized([Split(train, targets), Split(test, targets[:1])], "feature")
     assert first.inputs.flatten().tolist() == [-1.0, 0.0, 1.0, 0.0]
     assert second.inputs.flatten().tolist() == [2.0, 2.0]
     assert first.inputs.dtype == torch.float32
@@ -103,12 +103,12 @@ def test_feature_uses_a_mean_for_every_pixel() -> None:
 def test_none_leaves_inputs_as_they_are() -> None:
     """standardize=none changes nothing."""
     part = numbered(5)
-    assert torch.equal(standardize([part], "none")[0].inputs, part.inputs)
+    assert torch.equal(standardized([part], "none")[0].inputs, part.inputs)
 
 
 @pytest.mark.parametrize("how", ["channel", "feature"])
 def test_held_out_samples_do_not_enter_the_statistics(how: str) -> None:
     """Other validation and test samples leave the standardized training split as it was."""
     train, far = numbered(10), Split(torch.full((3, 1, 1, 1), 1e6), torch.zeros(3, dtype=torch.long))
-    alone = standardize([train], how)[0].inputs
-    assert torch.equal(standardize([train, far, far], how)[0].inputs, alone)
+    alone = standardized([train], how)[0].inputs
+    assert torch.equal(standardized([train, far, far], how)[0].inputs, alone)
