@@ -30,8 +30,13 @@ def main() -> None:
     show_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them
     signal.signal(signal.SIGTERM, _terminate)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # model._target_=my_module.MyNet, with my_module.py at hand
     try:
-        _dispatch()
+        if sys.argv[1:2] == ["list"]:
+            _list(sys.argv[2:])
+        else:
+            _dispatch()
     except KeyboardInterrupt as stop:
         sys.exit(143 if isinstance(stop, Terminated) else 130)
     except Exception as error:
@@ -45,6 +50,19 @@ def main() -> None:
         for line in lines:
             print(f"dlexp: {line}", file=sys.stderr)
         sys.exit(code)
+
+
+def _list(words: list[str]) -> None:
+    """dlexp list [--markdown] [group]."""
+    from dlexp.report import choices
+
+    markdown, groups = "--markdown" in words, [word for word in words if word != "--markdown"]
+    if len(groups) > 1:
+        raise UserError(f"list {' '.join(groups)}: one group at a time")
+    if not markdown:
+        choices.show(CONFIGS, groups[0] if groups else None)
+    for group in (groups or choices.groups(CONFIGS)) if markdown else []:
+        print(choices.as_markdown(CONFIGS, group))
 
 
 def _dispatch() -> None:

@@ -129,10 +129,11 @@ def _nearest(typed: str, known: Iterable[str]) -> str:
 def flatten(config: DictConfig | dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key -> value for every leaf, Hydra's own `_target_` and the like left out."""
     leaves: dict[str, Any] = {}
-    for key, value in config.items():
+    for key in config:
         name = prefix + str(key)
         if str(key).startswith("_"):
             continue
+        value = config[key]
         if isinstance(value, (dict, DictConfig)):
             leaves |= flatten(value, f"{name}.")
         else:

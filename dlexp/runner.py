@@ -20,13 +20,14 @@ from dlexp.record import folder as folders
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import schedule
-from dlexp.record.sinks import ALONE, MetricLines, RecordLines, Sink, TensorBoard, finite
+from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, finite
 from dlexp.record.summary import first_bad_layer, first_bad_weights, layer_entries, versions
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
 from dlexp.train import device as devices
+from dlexp.train.gradient_check import gradient_check
 from dlexp.train.loop import fit
-from dlexp.train.step import evaluate
+from dlexp.train.step import Batch, errors_by_class, evaluate
 from dlexp.train.stopping import Stop, stoppable
 
 MOST_EVALUATIONS = 50  # per run: enough for a curve, and a small part of the time
@@ -71,6 +72,7 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
         "diverged": None,
         "steps": 0,
         "metrics": {},
+        "facts": {name: x for name, x in parts.data.facts.items() if isinstance(x, (int, float, str))},
         "seed": config.seed,
         "overrides": request.overrides,
         "choices": request.choices,
@@ -91,7 +93,13 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
             board = TensorBoard(folder, names, QUANTITIES)
             sinks.append(board)
             board.text("config", _as_markdown(request))
+        if config.gradient_check:
+            summary["gradient_check"] = _gradient_check(parts, recorder)
+            terminal.gradient_check(summary["gradient_check"])
         _fit(parts, recorder, terminal, summary)
+        if config.train.keep_weights:
+            weights = parts.model.state_dict()
+            folders.write_whole(folder / folders.WEIGHTS, lambda draft: torch.save(weights, draft))
         if config.record.tensorboard:
             board.hyperparameters(_hyperparameters(request), _headlines(parts))
     except KeyboardInterrupt:
@@ -113,14 +121,14 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
                 "seconds": round(seconds, 3),
                 "steps_per_second": round(summary["steps"] / seconds, 1),
             }
-            folders.write_whole(folder / folders.SUMMARY, summary)
+            folders.write_json(folder / folders.SUMMARY, summary)
             terminal.ending(summary, logdir, folder)
     return folder
 
 
 def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any]) -> None:
     """Train and test; keeps `status`, `steps`, `metrics` and `diverged` of the summary up to date."""
-    config, data, metrics = parts.request.config, parts.data, summary["metrics"]
+    data, metrics = parts.data, summary["metrics"]
     ended = False
 
     def measure(step: int) -> dict[str, float]:
@@ -146,13 +154,14 @@ def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str
     if parts.optimizer is None:  # nothing to learn: only how well it does
         recorder.scalars(0, measure(0))
         summary["status"] = "finished"
+        _close_look(parts, summary)
         return
     with stoppable() as stop:
         ending = fit(
             parts.model,
             parts.loss,
             parts.optimizer,
-            batches(data.train, parts.batch_size, config.seed, fixed=config.train.fixed_batch),
+            _batches(parts),
             steps(stop),
             recorder=recorder,
             metrics=parts.metrics,
@@ -164,8 +173,6 @@ def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str
             enough=lambda: ended,
         )
     recorder.flush()
-    numbers = recorder.last.numbers if recorder.last else {}
-    metrics.update({f"{name}/train": finite(x) for name, x in numbers.items() if name not in ALONE})
     whole = ending.status == "stopped_early" and ending.step == parts.steps - 1
     summary["status"] = "finished" if whole else ending.status
     if ending.status == "diverged":
@@ -173,9 +180,52 @@ def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str
         summary["diverged"] = {"step": ending.step, **first_bad_layer(recorder, ending.step)}
         return
     summary["steps"] = ending.step + 1
+    _close_look(parts, summary)
     if metrics["loss/test"] is None:
         summary["status"] = "diverged"
         summary["diverged"] = {"step": ending.step, **first_bad_weights(recorder, parts.model)}
+
+
+def _close_look(parts: Parts, summary: dict[str, Any]) -> None:
+    """What only the trained network is asked: the whole training split, and where its errors lie."""
+    splits = {"train": parts.data.train}
+    summary["metrics"] |= {tag: finite(x) for tag, x in _scalars(parts, splits).items()}
+    if parts.data.task == "classification":
+        summary["errors"] = errors_by_class(parts.model, parts.data.test.inputs, parts.data.test.targets)
+
+
+CHECKED_SAMPLES = 16  # a gradient is no more right or wrong on more of them
+
+
+def _gradient_check(parts: Parts, recorder: Recorder) -> list[dict[str, Any]]:
+    """For each layer: how far its gradients are from differences of the loss, and what that means."""
+    train = parts.data.train
+    batch = train.inputs[:CHECKED_SAMPLES], train.targets[:CHECKED_SAMPLES]
+    layers = [
+        (layer.name, list(parts.model.get_submodule(layer.path).parameters(recurse=False)))
+        for layer in recorder.layers
+    ]
+    generator = torch.Generator().manual_seed(parts.request.config.seed)
+    found = gradient_check(parts.model, parts.loss, batch, layers, generator=generator)
+    return [
+        {
+            "layer": check.name,
+            "difference": finite(check.difference),
+            "verdict": check.verdict,
+            "entries": check.entries,
+            "kinks": check.kinks,
+        }
+        for check in found
+    ]
+
+
+def _batches(parts: Parts) -> Iterator[Batch]:
+    """Training batches, augmented anew each time."""
+    config = parts.request.config
+    for inputs, targets in batches(
+        parts.data.train, parts.batch_size, config.seed, fixed=config.train.fixed_batch
+    ):
+        yield (parts.augmentation(inputs) if parts.augmentation else inputs), targets
 
 
 def _scalars(parts: Parts, splits: dict[str, Split]) -> dict[str, float]:

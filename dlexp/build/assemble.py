@@ -23,7 +23,7 @@ from dlexp.data.dataset import Dataset
 from dlexp.errors import UserError
 from dlexp.train import metrics
 from dlexp.train.learning_rate import LearningRate
-from dlexp.train.step import Metric, Regularizer
+from dlexp.train.step import Metric, Regularizer, evaluating
 from dlexp.train.stopping import EarlyStopping
 
 # Hydra 1.4 asks which targets a config may name. Here the person who types the command also owns the
@@ -49,6 +49,7 @@ class Parts:
     metrics: dict[str, Metric]
     optimizer: torch.optim.Optimizer | None  # None: there is nothing to learn
     regularizer: Regularizer | None
+    augmentation: nn.Module | None  # inputs -> inputs, of every training batch
     clip: Callable[[], Tensor] | None
     learning_rate: LearningRate | None
     stopping: EarlyStopping | None
@@ -71,7 +72,7 @@ def assemble(request: Request, device: torch.device) -> Parts:
     batch_size, steps, steps_per_epoch = _length(request, data)
     model = _model(request, data).to(device)
     loss = _loss(request, data.task).to(device)
-    measured = _metrics(request)
+    measured = _metrics(request, data)
     _rehearse(request, model, loss, measured, data)
     learned = [p for p in model.parameters() if p.requires_grad]
     optimizer = _build(request, "optimizer", learned) if learned else None
@@ -90,6 +91,7 @@ def assemble(request: Request, device: torch.device) -> Parts:
         metrics=measured,
         optimizer=optimizer,
         regularizer=regularizer,
+        augmentation=_build(request, "augmentation") if "_target_" in config.augmentation else None,
         clip=clip,
         learning_rate=_learning_rate(request, optimizer, steps, steps_per_epoch),
         stopping=_stopping(request, measured),
@@ -185,16 +187,17 @@ def _loss(request: Request, task: str) -> nn.Module:
     return PerStep(loss) if task in ("sequence_labelling", "language_modelling") else loss
 
 
-def _metrics(request: Request) -> dict[str, Metric]:
-    """Name -> function of outputs and targets; one that decides knows where yes begins."""
+def _metrics(request: Request, data: Dataset) -> dict[str, Metric]:
+    """Name -> function of outputs and targets; one that asks is told where yes begins, and facts."""
     threshold = 0.5 if request.config.head.get("gives") in ("probabilities", "hard") else 0.0
-    found = {}
+    found: dict[str, Metric] = {}
     for name in request.config.metrics:
         metric: Any = _method(name) if "." in name else metrics.ALL.get(name)
         if metric is None:
             raise UserError(f"metrics=[{name}]: no such metric; allowed: {', '.join(metrics.ALL)}")
-        takes_threshold = "threshold" in inspect.signature(metric).parameters
-        found[name.rpartition(".")[2]] = partial(metric, threshold=threshold) if takes_threshold else metric
+        known = {"threshold": threshold, "facts": data.facts}
+        taken = inspect.signature(metric).parameters.keys() & known
+        found[name.rpartition(".")[2]] = partial(metric, **{key: known[key] for key in taken})
     return found
 
 
@@ -237,9 +240,8 @@ def _rehearse(
 ) -> None:
     """One forward pass of two samples, so that parts that do not fit fail before a folder exists."""
     inputs, targets = data.train.inputs[:2], data.train.targets[:2]
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()  # leaves running statistics and the random numbers of dropout alone
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    # evaluation mode leaves running statistics alone
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(model):
         with _blame(request, "model"):
             outputs = model(inputs)
         with _blame(request, "loss"):
@@ -250,8 +252,6 @@ def _rehearse(
             except Exception as error:
                 text = " ".join(str(error).split())
                 raise UserError(f"metrics=[{name}]: does not fit the task {data.task}: {text}") from error
-    for module, training in modes:
-        module.training = training
 
 
 def _build(request: Request, group: str, *args: Any, leave_out: Sequence[str] = ()) -> Any:

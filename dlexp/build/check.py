@@ -18,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from dlexp.build.task import TASKS
 from dlexp.compose import Request, flatten
 from dlexp.data.dataset import STANDARDIZE
+from dlexp.data.sequences import STEPS
+from dlexp.data.synthetic import GATES
 from dlexp.errors import UserError
 
 
@@ -97,6 +99,7 @@ RULES = {
     "device": DEVICE,
     "threads": words("auto") | whole(1, 256),
     "anomaly": FLAG,
+    "gradient_check": FLAG,
     "outputs": TEXT,
     "name": Rule("a folder name below outputs", _is_name),
     "task": words("auto", *TASKS),
@@ -144,16 +147,49 @@ RULES = {
     "data.train_dev": number(0, 1, ends="[)"),
     "data.root": TEXT,
     "data.download": FLAG,
+    "data.sample_seed": whole(0, 2**63 - 1),
+    "data.samples": whole(1),
+    "data.gate": words(*GATES),
+    "data.steps": words(*STEPS),
+    "data.noise": number(0),
+    "data.spread": number(0),
+    "data.bits": whole(1, 1000),
+    "data.features": whole(1),
+    "data.margin": number(0),
+    "data.distance": number(0),
+    "data.correlation": number(-1, 1, ends="()"),
+    "data.classes": whole(2),
+    "data.turns": number(0),
+    "data.items": whole(2),
+    "data.grades": whole(2),
+    "data.modes": whole(1),
+    "data.radius": number(0, ends="(]"),
+    "data.slope": number(),
+    "data.offset": number(),
+    "data.outliers": number(0, 1),
+    "data.outlier_axis": words("y", "x"),
+    "data.outlier_size": number(),
+    "data.frequency": number(),
+    "data.targets": whole(1),
+    "data.depth": whole(0, 100),
+    "data.width": whole(1, 100_000),
+    "data.symbols": whole(2),
+    "data.length": whole(1),
+    "data.delay": whole(0),
+    "data.characters": NULL | whole(1),
+    "data.shortest": whole(1),
+    "data.longest": whole(1, 100),
     "train.epochs": whole(1),
     "train.max_steps": NULL | whole(1),
     "train.batch_size": words("all") | whole(1),
     "train.fixed_batch": FLAG,
+    "train.keep_weights": FLAG,
     "record.every": words("auto", "never") | whole(1),
     "record.tensorboard": FLAG,
 }
 
 GROUPS = (
-    *("data", "model", "activation", "initializer", "normalization"),
+    *("data", "augmentation", "model", "activation", "initializer", "normalization"),
     *("dropout", "head", "regularizer", "loss", "optimizer", "scheduler"),
     *("clip", "stopping", "train", "record"),
 )

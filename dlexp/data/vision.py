@@ -21,6 +21,7 @@ def load(
     validation: float,
     split_seed: int,
     standardize: str,
+    train_dev: float = 0.0,
 ) -> Dataset:
     """A torchvision set as inputs (N, C, H, W), shades 0 to 1 before they are standardized.
 
@@ -28,7 +29,7 @@ def load(
         source: a torchvision data set that takes `root`, `train` and `download`.
         root: the folder that torchvision keeps its files in.
         download: fetch the files if they are not there.
-        validation: share of the official training set that is held out.
+        validation, train_dev: shares of the official training set that are held out; no `train_dev` at 0.
 
     Raises:
         UserError: the files are not there, or are no such set.
@@ -37,9 +38,10 @@ def load(
     name = getattr(source, "func", source).__name__
     halves = [_tensors(_open(source, name, folder, train, download)) for train in (True, False)]
     classes = int(torch.cat([half.targets for half in halves]).max()) + 1
-    parts = [*dataset.split(halves[0], {"validation": validation}, split_seed), halves[1]]
-    train, held_out, test = dataset.standardized(parts, standardize)
-    return Dataset(train, held_out, test, classes)
+    shares = {"validation": validation} | ({"train_dev": train_dev} if train_dev else {})
+    first, held_out, *beside = dataset.split(halves[0], shares, split_seed)
+    train, held_out, test, *beside = dataset.standardized([first, held_out, halves[1], *beside], standardize)
+    return Dataset(train, held_out, test, classes, train_dev=beside[0] if beside else None)
 
 
 def _open(source: Callable[..., Any], name: str, folder: Path, train: bool, download: bool) -> Any:

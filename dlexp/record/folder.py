@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -15,6 +16,7 @@ CONFIG = ".hydra"
 RECORDS = "records.jsonl"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
+WEIGHTS = "weights.pt"
 
 
 def create(outputs: str, name: str, now: datetime) -> Path:
@@ -61,8 +63,14 @@ def claim(folder: Path) -> Path:
     return folder
 
 
-def write_whole(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON so that a reader finds the old file or the new one, never half of one."""
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file so that a reader finds the old one or the new one, never half of one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write(draft)
     draft.replace(path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8"))

@@ -18,6 +18,11 @@ _LISTED = [getattr(nn, name) for name in nn.modules.activation.__all__]
 ACTIVATIONS = (*(kind for kind in _LISTED if kind is not nn.MultiheadAttention), nn.Identity)
 
 
+def is_activation(module: nn.Module) -> bool:
+    """PyTorch's activations, and a module that says so itself with `is_activation = True`."""
+    return isinstance(module, ACTIVATIONS) or getattr(module, "is_activation", False) is True
+
+
 @dataclass(frozen=True)
 class Layer:
     """A module that owns a weight matrix."""
@@ -69,10 +74,10 @@ class Listener:
         self.modules = [module for _, module in found]
         self.calls: list[Call] = []  # in the order of the forward pass
         # What tells activations apart, e.g. (nn.ELU, "alpha=1.0").
-        self._settings = {m: (type(m), m.extra_repr()) for m in model.modules() if isinstance(m, ACTIVATIONS)}
+        self._settings = {m: (type(m), m.extra_repr()) for m in model.modules() if is_activation(m)}
         # Dropout in place, say, would overwrite an activation before it is measured.
         self._overwritten = any(
-            getattr(m, "inplace", False) and not isinstance(m, ACTIVATIONS) for m in model.modules()
+            getattr(m, "inplace", False) and not is_activation(m) for m in model.modules()
         )
         # Layer -> the activation whose output it takes in directly: no need to listen to that one.
         self._fed_by = _fed_by(model, self.modules)
@@ -159,7 +164,7 @@ def _fed_by(model: nn.Module, layers: list[nn.Module]) -> dict[int, nn.Module]:
     found = {}
     for before, activation, after in zip(children, children[1:], children[2:], strict=False):
         once = all(children.count(module) == 1 for module in (before, activation, after))
-        if once and before in index and after in index and isinstance(activation, ACTIVATIONS):
+        if once and before in index and after in index and is_activation(activation):
             found[index[after]] = activation
     return found
 

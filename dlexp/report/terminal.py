@@ -52,6 +52,14 @@ class Terminal:
         except (OSError, SystemExit):  # rich leaves the program on a broken pipe
             self.console.quiet = True
 
+    def gradient_check(self, checks: Sequence[Mapping[str, Any]]) -> None:
+        """A line for each layer: relative difference between backpropagation and differences of the loss."""
+        for check in checks:
+            style = "bold red" if check["verdict"] == "wrong" else ""
+            kinks = f", {check['kinks']} of them at a kink" if check["kinks"] else ""
+            line = f"{check['layer']}  {compact(check['difference'])}  {check['verdict']}"
+            self._print(Text(f"gradient check  {line} ({check['entries']} entries{kinks})", style))
+
     def track(self, steps: int) -> Iterator[int]:
         """The step numbers, while showing how far they are and the latest loss and accuracy."""
         if not self.console.is_terminal:
@@ -133,7 +141,7 @@ class Terminal:
             where = f"; first bad layer {spoiled['layer']}" if spoiled["layer"] else ""
             what = f"diverged at step {spoiled['step']}: the loss is not finite{where}: {spoiled['reason']}"
             self._print(Text(what, "bold red"))
-        for split in ("train_dev", "validation", "test"):
+        for split in ("train", "train_dev", "validation", "test"):
             end = f"/{split}"
             found = {tag.removesuffix(end): x for tag, x in metrics.items() if tag.endswith(end)}
             if found:

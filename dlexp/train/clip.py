@@ -18,8 +18,11 @@ def by_value(parameters: Sequence[Tensor], clip_value: float) -> Tensor:
     """Cut every entry to +-clip_value; returns the norm after, divided by the norm before."""
     before = _norm(parameters)
     torch.nn.utils.clip_grad_value_(parameters, clip_value)
-    return torch.where(before > 0, _norm(parameters) / before, torch.ones_like(before))
+    return torch.where(before == 0, torch.ones_like(before), _norm(parameters) / before)
 
 
 def _norm(parameters: Sequence[Tensor]) -> Tensor:
-    return torch.nn.utils.clip_grad_norm_(parameters, float("inf"))  # returns the norm and scales by 1
+    """Of all gradients together."""
+    norms = [torch.linalg.vector_norm(p.grad) for p in parameters if p.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm

@@ -71,16 +71,42 @@ def evaluate(
 
     The loss is the mean over batches weighted by their size; a metric sees all outputs at once.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     outputs, total = [], torch.zeros((), device=inputs.device)
-    try:
+    with evaluating(model):
         for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
             outputs.append(model(x))
             total += loss_function(outputs[-1], y) * len(y)
         whole = torch.cat(outputs)
         numbers = torch.stack([total / len(targets), *(m(whole, targets).float() for m in metrics.values())])
-    finally:
-        for module, training in modes:  # a frozen part may have been in evaluation mode before
-            module.training = training
     return dict(zip(("loss", *metrics), numbers.tolist(), strict=True))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards each module as it was: a frozen part may have been in it before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def errors_by_class(
+    model: nn.Module, inputs: Tensor, targets: Tensor, batch_size: int = 1024
+) -> list[dict[str, float]]:
+    """Error analysis: for each class its samples, its errors, and its share of all errors.
+
+    That share is the ceiling: so much of the error would go if this class were never mistaken.
+    """
+    with evaluating(model):
+        wrong = torch.cat([model(x).argmax(dim=1) for x in inputs.split(batch_size)]) != targets
+    classes = int(targets.max()) + 1
+    samples = torch.bincount(targets, minlength=classes).tolist()
+    errors = torch.bincount(targets[wrong], minlength=classes).tolist()
+    return [
+        {"class": k, "samples": n, "errors": bad, "share": bad / max(1, sum(errors))}
+        for k, (n, bad) in enumerate(zip(samples, errors, strict=True))
+    ]

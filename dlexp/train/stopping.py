@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 
 from dlexp.errors import Terminated
 
-LOWER_IS_BETTER = ("loss", "rmse", "mae", "mse", "error_rate", "bits_per_character")
+LOWER_IS_BETTER = (
+    *("loss", "error_rate", "zero_one", "ece"),
+    *("mse", "rmse", "mae", "bits_per_character", "two_sample"),
+)
 
 
 class Stop:
@@ -71,20 +75,21 @@ class EarlyStopping:
         """Wait for `patience` evaluations without an improvement of more than `min_delta`.
 
         Args:
-            monitor: the scalar that is watched, "loss/validation" or "<metric>/validation".
+            monitor: the scalar that is watched, "loss/validation" or "<metric>/validation"; more is
+                better but for `LOWER_IS_BETTER`.
             restore: put the weights of the best evaluation back at the end.
         """
         self._patience, self._min_delta, self._restore = patience, min_delta, restore
-        self._monitor, self._sign = monitor, 1 if monitor.startswith(LOWER_IS_BETTER) else -1
+        self._monitor, self._sign = monitor, 1 if monitor.partition("/")[0] in LOWER_IS_BETTER else -1
         self._best: float | None = None
         self._weights: dict[str, Tensor] = {}
         self._waited = 0
         self.best_step: int | None = None
 
     def see(self, step: int, scalars: Mapping[str, float], model: nn.Module) -> bool:
-        """Take in an evaluation; True when it is enough."""
+        """Take in an evaluation; True when it is enough. A value that is not finite is no improvement."""
         value = self._sign * scalars[self._monitor]
-        if self._best is None or value < self._best - self._min_delta:
+        if math.isfinite(value) and (self._best is None or value < self._best - self._min_delta):
             self._best, self.best_step, self._waited = value, step, 0
             if self._restore:
                 self._weights = {name: x.detach().clone() for name, x in model.state_dict().items()}

@@ -33,7 +33,7 @@ def resident() -> float:
 def main() -> None:
     """Print resident memory at eight moments of a run that records everything at every step."""
     torch.set_num_threads(1)
-    data = digits.load(0.15, 0.15, 0, "channel").train
+    data = digits.load(validation=0.15, test=0.15, split_seed=0, standardize="channel").train
     model = mlp((1, 8, 8), 10, depth=10, width=64, bias=True, activation=nn.ReLU)
     with tempfile.TemporaryDirectory() as name:
         folder, sinks = Path(name), []

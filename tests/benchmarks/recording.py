@@ -126,7 +126,7 @@ def main() -> None:
     """Both networks of the README."""
     torch.set_num_threads(1)
     blocks = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-    small: Dataset = digits.load(0.15, 0.15, 0, "channel")
+    small: Dataset = digits.load(validation=0.15, test=0.15, split_seed=0, standardize="channel")
     compare("10 x 64 on digits, batch 64", small.train, 64, (10, 64), SMALL, 950, blocks)
     generator = torch.Generator().manual_seed(0)
     pictures = Split(

@@ -38,7 +38,7 @@ def test_mnist_and_its_kin(word: str, tmp_path: Path) -> None:
     data = build(f"data={word}", f"data.root={tmp_path}", "data.standardize=none", "data.validation=0.25")
     assert data.train.inputs.shape == (TRAIN - 30, 1, 28, 28)
     assert data.validation.inputs.shape == (30, 1, 28, 28)
-    assert data.test.inputs.shape == (TEST, 1, 28, 28) and data.classes == 10
+    assert data.test.inputs.shape == (TEST, 1, 28, 28) and data.outputs == 10
     assert shades(data) == list(range(TRAIN))
     assert data.test.inputs[7].unique().tolist() == pytest.approx([7 / 255])
     assert data.test.targets.tolist() == [i % 10 for i in range(TEST)]
@@ -52,7 +52,7 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = build("data=cifar10", f"data.root={tmp_path}", "data.standardize=none")
     assert data.train.inputs.shape == (TRAIN - 12, 3, 32, 32)
     assert data.validation.inputs.shape == (12, 3, 32, 32)
-    assert data.test.inputs.shape == (TEST, 3, 32, 32) and data.classes == 10
+    assert data.test.inputs.shape == (TEST, 3, 32, 32) and data.outputs == 10
     assert data.train.inputs.is_contiguous()
     assert shades(data) == list(range(TRAIN))
     red, green, blue = data.test.inputs[20]
@@ -121,3 +121,15 @@ def test_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.Mon
     write_mnist(tmp_path)
     monkeypatch.setenv("DLEXP_DATA", str(tmp_path))
     assert len(build("data=mnist").test) == TEST
+
+
+def test_train_dev_is_held_out_of_the_official_training_set(tmp_path: Path) -> None:
+    """Three disjoint parts of the training pictures, and the official test set as it was."""
+    write_mnist(tmp_path)
+    words = ("data=mnist", f"data.root={tmp_path}", "data.standardize=none")
+    data = build(*words, "data.validation=0.25", "data.train_dev=0.1")
+    assert data.train_dev is not None and build(*words).train_dev is None
+    parts = [data.train, data.validation, data.train_dev]
+    assert [len(part) for part in parts] == [TRAIN - 42, 30, 12]
+    assert sorted(round(x * 255) for p in parts for x in p.inputs[:, 0, 0, 0].tolist()) == list(range(TRAIN))
+    assert len(data.test) == TEST

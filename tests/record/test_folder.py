@@ -14,7 +14,7 @@ import pytest
 
 from dlexp.errors import UserError
 from dlexp.record import folder
-from dlexp.record.folder import claim, create, write_whole
+from dlexp.record.folder import claim, create, write_json
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 
@@ -83,7 +83,7 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, name: str) -> None
 
 def test_a_summary_is_whole_and_alone(tmp_path: Path) -> None:
     """What was written is read back, and no draft stays."""
-    write_whole(tmp_path / "summary.json", {"a": [1, None, "é"]})
+    write_json(tmp_path / "summary.json", {"a": [1, None, "é"]})
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == {"a": [1, None, "é"]}
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
@@ -91,7 +91,7 @@ def test_a_summary_is_whole_and_alone(tmp_path: Path) -> None:
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a file is never seen under the real name."""
     path = tmp_path / "summary.json"
-    write_whole(path, {"status": "old"})
+    write_json(path, {"status": "old"})
     real = Path.write_text
 
     def breaks_off(self: Path, data: str, encoding: str | None = None) -> int:
@@ -100,14 +100,14 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(folder.Path, "write_text", breaks_off)
     with pytest.raises(KeyboardInterrupt):
-        write_whole(path, {"status": "new"})
+        write_json(path, {"status": "new"})
     assert json.loads(path.read_text()) == {"status": "old"}
 
 
 def test_a_number_that_json_has_not_is_refused(tmp_path: Path) -> None:
     """The old file stays when the new content cannot be written."""
     path = tmp_path / "summary.json"
-    write_whole(path, {"status": "old"})
+    write_json(path, {"status": "old"})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_whole(path, {"loss": float("nan")})
+        write_json(path, {"loss": float("nan")})
     assert json.loads(path.read_text()) == {"status": "old"}

@@ -443,7 +443,7 @@ def test_validation_between_steps_is_not_mixed_into_the_signals() -> None:
     x, y = random_batches(1, 50, FEATURES)[0]
 
     def validate(step: int) -> dict[str, float]:
-        return evaluate(model, nn.functional.cross_entropy, x * (step + 2), y)
+        return evaluate(model, nn.functional.cross_entropy, {}, x * (step + 2), y)
 
     optimizer = sgd()(model.parameters())
     fit(

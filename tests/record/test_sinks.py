@@ -28,7 +28,7 @@ def row(step: int = 0, loss: float = 2.25, reasons: dict[tuple[int, int], str] |
     table = np.arange(1.0, 1 + len(QUANTITIES) * len(LAYERS)).reshape(len(QUANTITIES), -1) / 3 + step
     for place in reasons or {}:
         table[place] = math.nan
-    return Row(step, loss, 0.125, table, reasons or {})
+    return Row(step, {"loss": loss, "accuracy": 0.125}, table, reasons or {})
 
 
 def refuse(constant: str) -> None:

@@ -35,7 +35,7 @@ def factor_per_layer(
 
     The slope of log(delta_rms) over the hidden layers from `first` on, mean over the seeds.
     """
-    data = load(0.15, 0.15, 0, "channel").train
+    data = load(validation=0.15, test=0.15, split_seed=0, standardize="channel").train
     slopes = []
     for seed in range(SEEDS):
         torch.manual_seed(seed)

@@ -22,7 +22,7 @@ from dlexp.data.batches import batches as draw_batches
 from dlexp.data.dataset import Split
 from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import schedule
-from dlexp.train.loop import fit
+from dlexp.train.loop import Ending, fit
 from dlexp.train.step import Batch
 
 STEPS = 23
@@ -48,7 +48,7 @@ def trained(
     batches: Iterable[Batch],
     *,
     width: int = 16,
-) -> tuple[dict[str, Tensor], Tensor, int | None]:
+) -> tuple[dict[str, Tensor], Tensor, Ending]:
     """The state of a network after training, PyTorch's random state, and the first bad step."""
     model = network(kind, width=width)
     recorder = Recorder(model, schedule(every, STEPS), [Memory()])
@@ -84,7 +84,7 @@ def test_weights_are_bitwise_equal_however_often_one_looks(kind: str, optimizer:
         watched, watched_state, bad = trained(every, kind, OPTIMIZERS[optimizer], batches)
         assert_equal(never, watched)
         assert torch.equal(state, watched_state)
-        assert bad is None
+        assert bad == Ending("finished", STEPS - 1)
 
 
 def test_weights_of_large_layers_are_bitwise_equal() -> None:
@@ -102,10 +102,10 @@ def test_a_diverging_run_ends_alike_however_often_one_looks(kind: str, bad_step:
     batches = random_batches(STEPS, 16, 8, classes=4, dtype=torch.float32)
     batches[bad_step][0][3, 2] = torch.inf
     never, state, bad = trained("never", kind, OPTIMIZERS["sgd"], batches)
-    assert bad == bad_step
+    assert bad == Ending("diverged", bad_step)
     for every in (1, 5, "auto"):
         watched, watched_state, watched_bad = trained(every, kind, OPTIMIZERS["sgd"], batches)
-        assert watched_bad == bad_step
+        assert watched_bad == Ending("diverged", bad_step)
         assert_equal(never, watched)
         assert torch.equal(state, watched_state)
 

@@ -125,7 +125,7 @@ def test_nothing_recorded_yet_is_an_empty_table(folder: Path, content: str) -> N
     (folder / "records.jsonl").write_text(content, encoding="utf-8")
     records = dlexp.load(folder).records
     assert len(records) == 0
-    assert {"step", "layer", "loss", "accuracy"} <= set(records.columns)
+    assert {"step", "layer", "loss"} <= set(records.columns)
 
 
 def test_missing_metrics_are_an_empty_table(folder: Path) -> None:

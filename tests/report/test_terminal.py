@@ -173,7 +173,7 @@ def terminal(*, forced: bool, width: int = 110) -> Terminal:
 def walk(made: Terminal, steps: int) -> Iterator[int]:
     """The tracked steps, a recorded row after each."""
     for step in made.track(steps):
-        made.rows([Row(step, 2.0 - step / steps, 0.5, np.zeros((0, 0)), {})])
+        made.rows([Row(step, {"loss": 2.0 - step / steps, "accuracy": 0.5}, np.zeros((0, 0)), {})])
         yield step
 
 

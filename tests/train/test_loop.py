@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dlexp.train.loop import fit
-from dlexp.train.step import Batch, accuracy, backpropagate, evaluate
+from dlexp.train.loop import Ending, fit
+from dlexp.train.metrics import accuracy
+from dlexp.train.step import Batch, backpropagate, evaluate
 
 
 class Diary:
@@ -25,7 +26,7 @@ class Diary:
         self.gradients: list[Tensor | None] = []  # at each probe
         self.weights: list[Tensor] = []  # at each probe
         self.evaluated: dict[int, dict[str, float]] = {}
-        self.logged: list[tuple[int, bool, float, float]] = []
+        self.logged: list[tuple[int, bool, dict[str, float]]] = []
         model.register_forward_hook(lambda *_: self.pages.append("forward"))
 
     def due(self, step: int) -> bool:
@@ -41,23 +42,20 @@ class Diary:
         self.gradients.append(None if grad is None else grad.clone())
         self.weights.append(self.model.weight.detach().clone())
 
-    def log(
-        self,
-        step: int,
-        *,
-        stepped: bool,
-        loss: Tensor,
-        accuracy: Tensor,
-        scalars: Mapping[str, float] = MappingProxyType({}),
-    ) -> None:
-        self.pages.append("log" if stepped else "log without update")
-        self.diverged = not math.isfinite(loss.item())
-        self.evaluated.update({step: dict(scalars)} if scalars else {})
-        self.logged.append((step, stepped, loss.item(), accuracy.item()))
+    def updated(self, *, stepped: bool) -> None:
+        self.pages.append("updated" if stepped else "no update")
+        self.stepped = stepped
 
-    def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
+    def log(self, step: int, numbers: Mapping[str, Tensor | float], scalars: Mapping[str, float]) -> None:
+        self.pages.append("log")
+        plain = {name: float(x) for name, x in numbers.items()}
+        self.diverged = not math.isfinite(plain["loss"])
+        self.evaluated.update({step: dict(scalars)} if scalars else {})
+        self.logged.append((step, self.stepped, plain))
+
+    def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         self.pages.append("scalars")
-        self.evaluated[step] = dict(numbers)
+        self.evaluated[step] = dict(scalars)
 
 
 class Steps(torch.optim.SGD):
@@ -94,8 +92,8 @@ def test_phases_come_in_order() -> None:
     """Watch, forward, probe, step, log on a step that is due; the bare step on one that is not."""
     model, diary = setting({0, 2})
     bad = fit(model, loss_function, Steps(model, diary), iter(batches(3)), range(3), recorder=diary)
-    assert bad is None
-    watched = ["watch", "forward", "probe", "step", "log"]
+    assert bad == Ending("finished", 2)
+    watched = ["watch", "forward", "probe", "step", "updated", "log"]
     assert diary.pages == ["due 0", *watched, "due 1", "forward", "step", "due 2", *watched]
 
 
@@ -152,8 +150,9 @@ def test_loss_and_accuracy_of_the_log_are_those_of_the_batch() -> None:
     outputs = model(x)
     wanted = loss_function(outputs, y).item()
     right = sum(int(o.argmax()) == int(t) for o, t in zip(outputs, y, strict=True)) / 6
-    fit(model, loss_function, Steps(model, diary), iter(given), range(1), recorder=diary)
-    assert diary.logged == [(0, True, wanted, pytest.approx(right))]
+    named = {"accuracy": accuracy}
+    fit(model, loss_function, Steps(model, diary), iter(given), range(1), recorder=diary, metrics=named)
+    assert diary.logged == [(0, True, {"loss": wanted, "accuracy": pytest.approx(right)})]
 
 
 @pytest.mark.parametrize("due", [set(), {4}, {0, 1, 2, 3, 4, 5}])
@@ -162,11 +161,11 @@ def test_the_first_bad_step_is_found_due_or_not(bad: int, due: set[int]) -> None
     """Its number comes back, it is on record without an update, and nothing comes after it."""
     model, diary = setting(due)
     found = fit(model, loss_function, Steps(model, diary), iter(batches(6, bad)), range(6), recorder=diary)
-    assert found == bad
-    assert diary.pages[-1] == "log without update"
-    step, stepped, loss, _ = diary.logged[-1]
+    assert found == Ending("diverged", bad)
+    assert diary.pages[-2:] == ["no update", "log"]
+    step, stepped, numbers = diary.logged[-1]
     assert (step, stepped) == (bad, False)
-    assert not math.isfinite(loss)
+    assert not math.isfinite(numbers["loss"])
     assert diary.pages.count("step") == bad
 
 
@@ -198,8 +197,101 @@ def test_the_bad_loss_on_record_is_the_one_that_ended_the_run() -> None:
     """Also where looking a second time would give another loss, as with dropout."""
     model, diary = setting(set())
     found = fit(model, FailsOnce(3), Steps(model, diary), iter(batches(6)), range(6), recorder=diary)
-    assert found == 3
-    assert math.isnan(diary.logged[-1][2])
+    assert found == Ending("diverged", 3)
+    assert math.isnan(diary.logged[-1][2]["loss"])
+
+
+def test_clip_stands_between_probe_and_step() -> None:
+    """The probe sees the gradient untamed, the update is made with the tame one, its factor is on record."""
+    model, diary = setting({0})
+    start = model.weight.detach().clone()
+
+    def halve() -> Tensor:
+        diary.pages.append("clip")
+        for p in model.parameters():
+            assert p.grad is not None
+            p.grad *= 0.5
+        return torch.tensor(0.5)
+
+    fit(model, loss_function, Steps(model, diary), iter(batches(1)), range(1), recorder=diary, clip=halve)
+    assert diary.pages[-5:] == ["probe", "clip", "step", "updated", "log"]
+    assert diary.gradients[0] is not None
+    torch.testing.assert_close(model.weight, start - 0.1 * 0.5 * diary.gradients[0])
+    assert diary.logged[0][2]["clip_factor"] == 0.5
+
+
+def test_the_learning_rate_is_adjusted_after_the_update() -> None:
+    """Each step is made, and recorded, with the rate that was set before it."""
+    model, diary = setting({0, 1, 2})
+    optimizer = Steps(model, diary, lr=1.0)
+
+    def halve(step: int, scalars: Mapping[str, float]) -> None:
+        assert scalars == ({"loss/validation": 1.0} if step == 1 else {})
+        optimizer.param_groups[0]["lr"] /= 2
+
+    fit(
+        model,
+        loss_function,
+        optimizer,
+        iter(batches(3)),
+        range(3),
+        recorder=diary,
+        adjust=halve,
+        evaluate=lambda _: {"loss/validation": 1.0},
+        evaluate_after={1},
+    )
+    assert [numbers["lr"] for *_, numbers in diary.logged] == [1.0, 0.5, 0.25]
+
+
+def test_enough_is_asked_after_evaluations() -> None:
+    """And ends the training there."""
+    model, diary = setting({0, 1, 2, 3})
+    ending = fit(
+        model,
+        loss_function,
+        Steps(model, diary),
+        iter(batches(9)),
+        range(9),
+        recorder=diary,
+        evaluate=lambda step: {"loss/validation": 1.0 / (step + 1)},
+        evaluate_after={1, 3, 5},
+        enough=lambda: len(diary.evaluated) == 2,
+    )
+    assert ending == Ending("stopped_early", 3)
+    assert diary.pages.count("step") == 4
+
+
+class Ridge:
+    """lambda / 2 times the sum of squares, and a shift of all weights by 1 while gradients are taken."""
+
+    def penalty(self, model: nn.Module) -> Tensor:
+        return 0.5 * 3.0 * torch.stack([p.square().sum() for p in model.parameters()]).sum()
+
+    @contextmanager
+    def perturbed(self, model: nn.Module) -> Iterator[None]:
+        with torch.no_grad():
+            for p in model.parameters():
+                p += 1
+        yield
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 1
+
+
+def test_a_regularizer_adds_to_the_gradient_and_not_to_the_loss() -> None:
+    """By hand: the gradient of the loss at shifted weights, and lambda times those."""
+    model, _ = setting(set())
+    x, y = batches(1)[0]
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in twin.parameters():
+            p += 1
+    wanted = loss_function(twin(x), y)
+    wanted.backward()
+    loss, _ = backpropagate(model, loss_function, torch.optim.SGD(model.parameters()), (x, y), Ridge())
+    assert loss.item() == wanted.item()
+    assert model.weight.grad is not None and twin.weight.grad is not None
+    torch.testing.assert_close(model.weight.grad, twin.weight.grad + 3.0 * twin.weight.detach())
 
 
 def test_steps_are_numbered_by_the_caller() -> None:
@@ -246,7 +338,7 @@ def test_evaluation_is_a_mean_over_samples(normalized: nn.Sequential, size: int)
     normalized.eval()
     with torch.no_grad():
         outputs = normalized(x)
-    found = evaluate(normalized, loss_function, x, y, batch_size=size)
+    found = evaluate(normalized, loss_function, {"accuracy": accuracy}, x, y, batch_size=size)
     assert found["loss"] == pytest.approx(loss_function(outputs, y).item(), rel=1e-5)
     assert found["accuracy"] == pytest.approx((outputs.argmax(1) == y).float().mean().item())
 
@@ -257,7 +349,7 @@ def test_evaluation_changes_nothing(normalized: nn.Sequential, training: bool) -
     normalized.train(training)
     x, y = torch.randn(50, 4), torch.zeros(50).long()
     before, state = copy.deepcopy(normalized.state_dict()), torch.get_rng_state()
-    evaluate(normalized, loss_function, x, y)
+    evaluate(normalized, loss_function, {"accuracy": accuracy}, x, y)
     assert all(torch.equal(tensor, before[name]) for name, tensor in normalized.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert normalized.training == training

@@ -1,15 +1,21 @@
-"""A first signal waits for the next safe place, a second one does not."""
+"""A first signal waits for the next safe place, a second one does not; no improvement ends a run early."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import dlexp
 from dlexp.errors import Terminated
-from dlexp.train.stopping import stoppable
+from dlexp.train.metrics import ALL
+from dlexp.train.stopping import LOWER_IS_BETTER, EarlyStopping, stoppable
 
 
 @pytest.mark.parametrize(
@@ -56,3 +62,113 @@ def test_another_thread_changes_nothing() -> None:
     thread.start()
     thread.join()
     assert found == [(None, signal.getsignal(signal.SIGTERM))]
+
+
+def course(stopping: EarlyStopping, values: list[float], name: str = "loss") -> tuple[list[bool], float]:
+    """What it says to each value, and the weight at the end; step n has the weight n."""
+    model = nn.Linear(1, 1, bias=False)
+    said = []
+    for step, value in enumerate(values):
+        nn.init.constant_(model.weight, step)
+        said.append(stopping.see(step, {f"{name}/validation": value}, model))
+    stopping.restore(model)
+    return said, model.weight.item()
+
+
+def test_patience_by_hand() -> None:
+    """The best at step 2; two evaluations later it is enough, and the weights are those of step 2."""
+    stopping = EarlyStopping(patience=2)
+    assert course(stopping, [3.0, 2.0, 1.0, 1.5, 1.0]) == ([False] * 4 + [True], 2.0)
+    assert stopping.best_step == 2
+
+
+def test_an_improvement_starts_the_wait_anew() -> None:
+    """One bad value, one good one, two bad ones."""
+    assert course(EarlyStopping(patience=2), [3.0, 4.0, 2.0, 4.0, 5.0])[0] == [False] * 4 + [True]
+
+
+def test_a_small_improvement_is_none() -> None:
+    """min_delta is counted from the best, not from the value before."""
+    stopping = EarlyStopping(patience=3, min_delta=0.5)
+    assert course(stopping, [3.0, 2.8, 2.6, 2.4])[0] == [False] * 4 and stopping.best_step == 3
+
+
+def test_without_restore_the_last_weights_stay() -> None:
+    """The best step is still known."""
+    stopping = EarlyStopping(patience=1, restore=False)
+    assert course(stopping, [1.0, 2.0]) == ([False, True], 1.0) and stopping.best_step == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_no_improvement(bad: float) -> None:
+    """Neither at first, when there is nothing to compare with, nor later."""
+    stopping = EarlyStopping(patience=2)
+    assert course(stopping, [bad, 2.0, bad, bad]) == ([False, False, False, True], 1.0)
+    assert stopping.best_step == 1
+    nothing = EarlyStopping(patience=2)
+    assert course(nothing, [bad, bad]) == ([False, True], 1.0) and nothing.best_step is None
+
+
+def test_more_accuracy_is_better_and_more_error_is_worse() -> None:
+    """The direction follows from the name."""
+    stopping = EarlyStopping(patience=1, monitor="accuracy/validation")
+    assert course(stopping, [0.5, 0.7, 0.6], "accuracy") == ([False, False, True], 1.0)
+    stopping = EarlyStopping(patience=1, monitor="rmse/validation")
+    assert course(stopping, [0.5, 0.7], "rmse") == ([False, True], 0.0)
+
+
+def test_running_statistics_are_restored_with_the_weights() -> None:
+    """Otherwise the best weights would meet the batch statistics of another moment."""
+    model, stopping = nn.BatchNorm1d(3), EarlyStopping(patience=1)
+    model(torch.randn(5, 3))
+    stopping.see(0, {"loss/validation": 1.0}, model)
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    model(torch.randn(5, 3) + 7)
+    stopping.see(1, {"loss/validation": 2.0}, model)
+    stopping.restore(model)
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+OVERFIT = ["train.batch_size=200", "optimizer=adam", "optimizer.lr=0.03", "record.tensorboard=false"]
+
+
+def test_a_run_stops_early_with_its_best_weights(tmp_path: Path) -> None:
+    """The test metrics are, to the last bit, those of a run that ends at the best step by itself."""
+    words = [*OVERFIT, f"outputs={tmp_path}", "record=off"]
+    early = dlexp.run([*words, "stopping=early", "stopping.patience=3", "train.epochs=200"], quiet=True)
+    summary = early.summary
+    steps_per_epoch = 6
+    assert summary["status"] == "stopped_early"
+    assert summary["steps"] == summary["best_step"] + 1 + 3 * steps_per_epoch < 200 * steps_per_epoch
+    curve = early.metrics.set_index("step")["loss/validation"].dropna()
+    assert curve[summary["best_step"]] == min(curve)
+    ends = dlexp.run([*words, f"train.max_steps={summary['best_step'] + 1}"], quiet=True).summary
+    for tag in ("loss/test", "accuracy/test", "loss/validation"):
+        assert summary["metrics"][tag] == ends["metrics"][tag]
+
+
+def test_without_restore_a_run_ends_with_its_last_weights(tmp_path: Path) -> None:
+    """Those of a run that is as long."""
+    words = [*OVERFIT, f"outputs={tmp_path}", "record=off"]
+    stop = ["stopping=early", "stopping.patience=2", "stopping.restore=false", "train.epochs=200"]
+    early = dlexp.run([*words, *stop], quiet=True).summary
+    ends = dlexp.run([*words, f"train.max_steps={early['steps']}"], quiet=True).summary
+    assert early["status"] == "stopped_early"
+    assert early["metrics"]["loss/test"] == ends["metrics"]["loss/test"]
+
+
+def test_a_run_that_improves_to_its_end_is_finished(tmp_path: Path) -> None:
+    """Nothing was cut short."""
+    words = [f"outputs={tmp_path}", "record=off", "stopping=early", "train.epochs=2"]
+    summary = dlexp.run(words, quiet=True).summary
+    assert summary["status"] == "finished" and summary["steps"] == summary["best_step"] + 1
+
+
+def test_every_metric_has_a_direction() -> None:
+    """Whoever adds one says here, or in LOWER_IS_BETTER, which way is better."""
+    more_is_better = {
+        *("accuracy", "precision", "recall", "f1", "auc", "rounded_accuracy"),
+        *("exact_match", "sequence_accuracy", "ndcg", "nearest_neighbour", "fooled", "modes_covered"),
+    }
+    assert set(ALL) - set(LOWER_IS_BETTER) == more_is_better
+    assert set(LOWER_IS_BETTER) - set(ALL) == {"loss"}

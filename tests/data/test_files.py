@@ -1,0 +1,472 @@
+"""The user's own files become data sets, and whatever is wrong with them is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import dlexp
+from dlexp.build.assemble import assemble
+from dlexp.compose import compose
+from dlexp.data import files
+from dlexp.data.dataset import Dataset
+from dlexp.errors import UserError
+
+SPLIT: dict[str, Any] = {"validation": 0.2, "test": 0.2, "split_seed": 0, "standardize": "none"}
+N = 30
+
+
+def csv(path: Path | str, **options: Any) -> Dataset:
+    ours = {"target": "y", "kind": "auto", "ignore": [], "separator": "comma", "standardize_targets": False}
+    return files.csv(**{"path": str(path), **ours, **SPLIT, **options})
+
+
+def npz(path: Path | str, **options: Any) -> Dataset:
+    ours = {"inputs": None, "targets": None, "kind": "auto", "standardize_targets": False}
+    return files.npz(**{"path": str(path), **ours, **SPLIT, **options})
+
+
+def image_folder(path: Path | str, **options: Any) -> Dataset:
+    return files.image_folder(**{"path": str(path), "size": 4, "colour": "rgb", **SPLIT, **options})
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def table(path: Path, targets: list[object], names: str = "a,b,y") -> Path:
+    """Row i is i, i / 2 and the target i."""
+    return write(path, names, *(f"{i},{i / 2},{y}" for i, y in enumerate(targets)))
+
+
+def arrays(path: Path, **named: Any) -> Path:
+    np.savez(path, **named)
+    return path
+
+
+def pictures(root: Path, **classes: int) -> Path:
+    """A folder for each class; picture i of class k is filled with red 10 k + i, green 100, blue 200."""
+    for k, (name, count) in enumerate(classes.items()):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (6, 3), (10 * k + i, 100, 200)).save(root / name / f"{i}.png")
+    return root
+
+
+def by_row(data: Dataset) -> dict[float, Any]:
+    """The first input of each sample of all splits -> its target."""
+    parts = [data.train, data.validation, data.test]
+    found = {float(p.inputs[i].flatten()[0]): p.targets[i].tolist() for p in parts for i in range(len(p))}
+    assert len(found) == sum(map(len, parts))
+    return found
+
+
+def line(error: pytest.ExceptionInfo[UserError]) -> str:
+    """The one line of an error."""
+    (only,) = error.value.lines
+    assert "\n" not in only
+    return only
+
+
+def test_text_names_classes_in_sorted_order(tmp_path: Path) -> None:
+    """pear, apple, plum become 1, 0, 2, whatever comes first in the file."""
+    fruit = ["pear", "apple", "plum"] * (N // 3)
+    data = csv(table(tmp_path / "t.csv", fruit))
+    assert data.task == "classification" and data.outputs == 3 and data.input_shape == (2,)
+    assert data.facts["classes"] == ["apple", "pear", "plum"]
+    assert by_row(data) == {i: [1, 0, 2][i % 3] for i in range(N)}
+    assert data.train.inputs.dtype == torch.float32 and data.train.targets.dtype == torch.int64
+    assert torch.equal(data.train.inputs[:, 1], data.train.inputs[:, 0] / 2)
+
+
+def test_words_that_mean_missing_elsewhere_are_classes_here(tmp_path: Path) -> None:
+    """None and NA are names like others."""
+    data = csv(table(tmp_path / "t.csv", ["None", "NA", "yes"] * 10))
+    assert data.facts["classes"] == ["NA", "None", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "kind", "task", "classes"),
+    [
+        ([0, 1] * 15, "auto", "classification", [0, 1]),
+        ([10, 9, 2] * 10, "auto", "classification", [2, 9, 10]),  # as numbers, not as text
+        (["1.0", "2.0"] * 15, "auto", "classification", [1, 2]),
+        ([-1, 1] * 15, "auto", "classification", [-1, 1]),
+        (list(range(30)), "auto", "regression", None),
+        ([i % 20 for i in range(30)], "auto", "classification", list(range(20))),
+        ([i % 21 for i in range(30)], "auto", "regression", None),
+        ([0.5, 1.5] * 15, "auto", "regression", None),
+        ([0, 1] * 15, "regression", "regression", None),
+        (list(range(30)), "classification", "classification", list(range(30))),
+        ([1, 2, "x"] * 10, "classification", "classification", ["1", "2", "x"]),
+        ([20250101, 20250102] * 15, "auto", "classification", [20250101, 20250102]),  # beyond float32
+    ],
+)
+def test_what_targets_are(
+    targets: list[object], kind: str, task: str, classes: list[object] | None, tmp_path: Path
+) -> None:
+    """Text and up to 20 whole numbers are classes, unless data.kind says otherwise."""
+    data = csv(table(tmp_path / "t.csv", targets), kind=kind)
+    assert data.task == task and data.facts.get("classes") == classes
+    assert data.outputs == (len(classes) if classes else 1)
+    if classes is None:
+        assert by_row(data) == {i: [float(y)] for i, y in enumerate(targets)}  # type: ignore[arg-type]
+    else:
+        values = [y if isinstance(classes[0], str) else float(str(y)) for y in targets]
+        named = [str(y) if isinstance(classes[0], str) else int(y) for y in values]  # type: ignore[call-overload]
+        assert by_row(data) == {i: classes.index(y) for i, y in enumerate(named)}
+
+
+def test_columns_can_be_left_out_and_separated_otherwise(tmp_path: Path) -> None:
+    """The target may stand anywhere; a byte order mark, spaces and blank lines do no harm."""
+    path = tmp_path / "t.csv"
+    rows = [f"{i};{'yes' if i % 2 else 'no'}; {i + 0.5}; anna " for i in range(N)]
+    path.write_text("\ufeffid;y;b;name\n" + "\n".join(rows) + "\n\n", encoding="utf-8")
+    data = csv(path, separator="semicolon", ignore=["id", "name"])
+    assert by_row(data) == {i + 0.5: i % 2 for i in range(N)}
+    tabs = write(tmp_path / "t.tsv", "1\t2", *(f"{i}\t{i / 4}" for i in range(N)))
+    assert by_row(csv(tabs, target=2, separator="tab")) == {i: [i / 4] for i in range(N)}
+
+
+def test_targets_of_a_regression_can_be_standardized(tmp_path: Path) -> None:
+    """By the training split, and the facts lead back."""
+    path = table(tmp_path / "t.csv", [3.0 * i + 100.5 for i in range(N)])
+    data = csv(path, standardize_targets=True)
+    assert abs(data.train.targets.mean()) < 1e-6
+    back = data.test.targets * data.facts["target_std"][0] + data.facts["target_mean"][0]
+    torch.testing.assert_close(back, 3 * data.test.inputs[:, :1] + 100.5)
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "expected"),
+    [
+        (["a,y", "1,2"], {"target": "z"}, "data.target=z: no column of {}; allowed: a, y"),
+        (["a,y", "1,2"], {"target": None}, "data.target=null: no column of {}; allowed: a, y"),
+        (
+            ["a;y", "1;2"],
+            {},
+            "data.target=y: no column of {}; allowed: a;y; nothing in it is separated by a comma:"
+            " data.separator=comma|semicolon|tab",
+        ),
+        (["a,b,y", "1,2,3"], {"ignore": ["c"]}, "data.ignore=[c]: no input column of {}; allowed: a, b"),
+        (["a,b,y", "1,2,3"], {"ignore": ["y"]}, "data.ignore=[y]: no input column of {}; allowed: a, b"),
+        (["a,y", "1,2"], {"ignore": ["a"]}, "data.path={}: has no column for the inputs beside the target"),
+        (["a,y"], {}, "data.path={}: has no row below the names"),
+        (
+            [",a,y", "0,1,2"],
+            {},
+            "data.path={}: column 1 has no name; give it one, or leave it out with"
+            " 'data.ignore=[\"Unnamed: 0\"]'",
+        ),
+        (
+            ["a,y", "1,2", "x,3"],
+            {},
+            "data.path={}: column a, row 2 below the names, is 'x'; allowed: finite numbers",
+        ),
+        (
+            ["a,y", "1,2", ",3"],
+            {},
+            "data.path={}: column a, row 2 below the names, is empty or NaN; allowed: finite numbers",
+        ),
+        (
+            ["a,y", "NaN,2"],
+            {},
+            "data.path={}: column a, row 1 below the names, is empty or NaN; allowed: finite numbers",
+        ),
+        (
+            ["a,y", "1,2", "inf,2"],
+            {},
+            "data.path={}: column a, row 2 below the names, is inf; allowed: finite numbers",
+        ),
+        (
+            ["a,y", "1,2", "1e300,2"],
+            {},
+            "data.path={}: column a, row 2 below the names, is 1e+300; allowed: finite numbers",
+        ),
+        (["a,y", "1,2", "1,"], {}, "data.path={}: column y, row 2 below the names, is empty"),
+        (
+            ["a,y", "1,2.5", "1,nan"],
+            {},
+            "data.path={}: column y, row 2 below the names, is empty or NaN; allowed: finite numbers",
+        ),
+        (
+            ["a,y", "1,2", "1,?"],
+            {},
+            "data.path={}: column y, row 2 below the names, is '?'; allowed: finite numbers,"
+            " or data.kind=classification to take each for a class",
+        ),
+        (
+            ["a,y", "1,cat", "1,dog"],
+            {"kind": "regression"},
+            "data.path={}: column y, row 1 below the names, is 'cat'; allowed: finite numbers",
+        ),
+        (
+            ["a,y", "1,1", "1,2.5"],
+            {"kind": "classification"},
+            "data.kind=classification: column y, row 2 below the names, is 2.5; allowed: whole numbers, text",
+        ),
+        (["a,y", "1,dog", "2,dog"], {}, "data.path={}: all samples are of one class, dog; needs two or more"),
+        (["a,y", "1,7", "2,7"], {}, "data.path={}: all samples are of one class, 7; needs two or more"),
+        (
+            ["a,y", "1,0.5", "2,0.5"],
+            {},
+            "data.path={}: a target is [0.5] in all samples; nothing to learn",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_table(
+    lines: list[str], options: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    """The key, the place and what is allowed."""
+    path = write(tmp_path / "t.csv", *lines)
+    with pytest.raises(UserError) as caught:
+        csv(path, **options)
+    assert line(caught) == expected.format(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"a,y\n1,2\n1,2,3\n",
+        b"a,y\n1,2,3\n1,2,3\n",
+        b"a,y\n1,caf\xe9\n",
+        b"\x89PNG\r\n\x1a\n\x00\xff\xfe",
+    ],
+    ids=["empty", "a long row", "long rows", "latin-1", "a picture"],
+)
+def test_a_file_that_is_no_table(content: bytes, tmp_path: Path) -> None:
+    """Its reason follows; no column is guessed or lost."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        csv(path)
+    start = f"data.path={path}: cannot be read as CSV: "
+    assert line(caught).startswith(start) and len(line(caught)) > len(start)
+
+
+@pytest.mark.parametrize(
+    ("read", "example", "kind"),
+    [(csv, "my.csv", "file"), (npz, "my.npz", "file"), (image_folder, "my_pictures", "folder")],
+)
+def test_missing_files(read: Any, example: str, kind: str, tmp_path: Path) -> None:
+    """No path, a path to nothing, and a path to the wrong thing."""
+    (tmp_path / "a_file").touch()
+    wrong = tmp_path if kind == "file" else tmp_path / "a_file"
+    for path, expected in (
+        (None, f"data.path=null: name the {kind}, for example data.path={example}"),
+        (tmp_path / "no", f"data.path={tmp_path / 'no'}: no such {kind}"),
+        (wrong, f"data.path={wrong}: is no {kind}"),
+    ):
+        with pytest.raises(UserError) as caught:
+            read("", path=path and str(path))
+        assert line(caught) == expected
+
+
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """~ is the user's own folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    table(tmp_path / "t.csv", ["u", "v"] * 15)
+    assert csv("~/t.csv").outputs == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (("inputs", "targets"), {}),
+        (("x", "y"), {}),
+        (("X", "y"), {}),
+        (("pixels", "label"), {"inputs": "pixels", "targets": "label"}),
+    ],
+)
+def test_arrays_by_their_names(names: tuple[str, str], options: dict[str, Any], tmp_path: Path) -> None:
+    """The usual names need not be typed; bytes become float32, whole numbers classes."""
+    x = np.arange(N * 12, dtype=np.uint8).reshape(N, 3, 2, 2) // 12 * 8
+    y = np.arange(N) % 4
+    path = arrays(tmp_path / "t.npz", **dict(zip(names, (x, y), strict=True)), other=y)
+    data = npz(path, **options)
+    assert data.input_shape == (3, 2, 2) and data.outputs == 4 and data.task == "classification"
+    assert data.train.inputs.dtype == torch.float32
+    both = torch.cat([p.inputs.flatten(1) for p in (data.train, data.validation, data.test)])
+    assert sorted(both.tolist()) == sorted(x.reshape(N, -1).astype(float).tolist())
+
+
+@pytest.mark.parametrize(
+    ("y", "kind", "task", "outputs"),
+    [
+        (np.arange(N) % 3, "auto", "classification", 3),
+        ((np.arange(N) % 3)[:, None], "auto", "classification", 3),
+        (np.arange(N) % 2 == 0, "auto", "classification", 2),
+        (np.array(["b", "a"] * 15), "auto", "classification", 2),
+        (np.arange(N) / 7, "auto", "regression", 1),
+        (np.arange(2.0 * N).reshape(N, 2), "auto", "regression", 2),
+        (np.arange(N) % 3, "regression", "regression", 1),
+    ],
+)
+def test_what_target_arrays_are(y: np.ndarray, kind: str, task: str, outputs: int, tmp_path: Path) -> None:
+    """(N,) and (N, 1) are alike; (N, K) numbers are K answers."""
+    data = npz(arrays(tmp_path / "t.npz", x=np.arange(N, dtype=np.float64)[:, None], y=y), kind=kind)
+    assert data.task == task and data.outputs == outputs
+    found = by_row(data)
+    if task == "classification":
+        classes = sorted(set(y.ravel().tolist()))
+        assert found == {i: classes.index(v) for i, v in enumerate(y.ravel().tolist())}
+    else:
+        assert found == {i: pytest.approx(np.atleast_1d(v).tolist()) for i, v in enumerate(y)}
+
+
+X = np.ones((4, 2))
+Y = np.array([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("named", "options", "expected"),
+    [
+        ({"a": X, "y": Y}, {}, "data.inputs=null, that is inputs or x or X: no array of {}; allowed: a, y"),
+        ({"x": X, "b": Y}, {}, "data.targets=null, that is targets or y or Y: no array of {}; allowed: x, b"),
+        ({"x": X, "y": Y}, {"inputs": "z"}, "data.inputs=z: no array of {}; allowed: x, y"),
+        ({"x": Y, "y": Y}, {}, "data.path={}: inputs are (4,); allowed: (samples, features, ...)"),
+        ({"x": X[:0], "y": Y[:0]}, {}, "data.path={}: inputs are (0, 2); allowed: (samples, features, ...)"),
+        ({"x": X, "y": Y[:3]}, {}, "data.path={}: targets are (3,) for inputs (4, 2); allowed: (4,), (4, K)"),
+        (
+            {"x": X, "y": np.ones((4, 2, 2))},
+            {},
+            "data.path={}: targets are (4, 2, 2) for inputs (4, 2); allowed: (4,), (4, K)",
+        ),
+        ({"x": X, "y": 3}, {}, "data.path={}: targets are () for inputs (4, 2); allowed: (4,), (4, K)"),
+        (
+            {"x": np.array([[1, 2], [3, np.nan]]), "y": Y[:2]},
+            {},
+            "data.path={}: inputs[1, 1] is empty or NaN; allowed: finite numbers",
+        ),
+        (
+            {"x": X.astype(str), "y": Y} | {"x": np.array([["1", "2"], ["3", "four"]]), "y": Y[:2]},
+            {},
+            "data.path={}: inputs[1, 1] is 'four'; allowed: finite numbers",
+        ),
+        ({"x": X * 1j, "y": Y}, {}, "data.path={}: inputs[0, 0] is '1j'; allowed: finite numbers"),
+        (
+            {"x": X, "y": np.array([0.5, 1, np.inf, 1])},
+            {},
+            "data.path={}: targets[2] is inf; allowed: finite numbers",
+        ),
+        ({"x": X, "y": Y * 0}, {}, "data.path={}: all samples are of one class, 0; needs two or more"),
+        (
+            {"x": X, "y": X},
+            {"kind": "classification"},
+            "data.kind=classification: targets are (4, 2); allowed: (4,)",
+        ),
+        (
+            {"x": np.array([[None, {}]]), "y": Y[:1]},
+            {},
+            "data.path={}: cannot be read as arrays that numpy.savez wrote",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_wrong_with_arrays(
+    named: dict[str, Any], options: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    """The key, the place and what is allowed; objects are never unpickled."""
+    path = arrays(tmp_path / "t.npz", **named)
+    with pytest.raises(UserError) as caught:
+        npz(path, **options)
+    assert line(caught) == expected.format(path)
+
+
+def test_files_that_are_no_arrays(tmp_path: Path) -> None:
+    """Nothing, text, a single array, and half an archive."""
+    whole = arrays(tmp_path / "whole.npz", x=X, y=Y).read_bytes()
+    np.save(tmp_path / "one.npy", X)
+    one = (tmp_path / "one.npy").read_bytes()
+    path = tmp_path / "t.npz"
+    for content in (b"", b"a,b\n1,2\n", one, whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            npz(path)
+        assert line(caught) == f"data.path={path}: cannot be read as arrays that numpy.savez wrote"
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    """Classes in sorted order, channels first, shades 0 to 1, every picture with its own class."""
+    data = image_folder(pictures(tmp_path / "p", ant=10, bee=10, cow=10), size=5)
+    assert (
+        data.input_shape == (3, 5, 5) and data.outputs == 3 and data.facts["classes"] == ["ant", "bee", "cow"]
+    )
+    assert {round(x * 255): k for x, k in by_row(data).items()} == {i: i // 10 for i in range(30)}
+    first = data.train.inputs[0]
+    assert first[1].unique().tolist() == pytest.approx([100 / 255])
+    assert first[2].unique().tolist() == pytest.approx([200 / 255])
+    assert data.train.inputs.is_contiguous()
+
+
+def test_pictures_can_be_grey(tmp_path: Path) -> None:
+    """ITU-R 601: 0.299 red + 0.587 green + 0.114 blue."""
+    data = image_folder(pictures(tmp_path / "p", ant=10, bee=10), colour="grey")
+    assert data.input_shape == (1, 4, 4)
+    shades = [0.299 * i + 0.587 * 100 + 0.114 * 200 for i in range(20)]
+    assert sorted(x * 255 for x in by_row_all(data)) == pytest.approx(shades, abs=1)
+
+
+def by_row_all(data: Dataset) -> list[float]:
+    """The first pixel of every picture; equal ones stay."""
+    return [float(x) for p in (data.train, data.validation, data.test) for x in p.inputs[:, 0, 0, 0]]
+
+
+def test_pictures_are_resized_whole(tmp_path: Path) -> None:
+    """A white left half stays a white left half."""
+    for name in ("u", "v"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            picture = Image.new("L", (40, 8), 0)
+            picture.paste(255, (0, 0, 20, 8))
+            picture.save(tmp_path / name / f"{i}.png")
+    inputs = image_folder(tmp_path, size=4, colour="grey").train.inputs
+    assert inputs[0, 0, :, 0].tolist() == [1.0] * 4 and inputs[0, 0, :, 3].tolist() == [0.0] * 4
+
+
+def test_what_is_wrong_with_a_folder(tmp_path: Path) -> None:
+    """No class, one class, a class without pictures, a picture that is none."""
+    for name in ("none", "few"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "few" / "ant").mkdir()
+    one, bad = pictures(tmp_path / "one", ant=3), pictures(tmp_path / "bad", ant=3, bee=3)
+    (bad / "bee" / "1.png").write_bytes(b"no picture")
+    for path, expected in (
+        (tmp_path / "none", "needs a folder of pictures for each class: "),
+        (tmp_path / "few", "needs a folder of pictures for each class: "),
+        (one, "all samples are of one class, ant; needs two or more"),
+        (bad, f"{bad / 'bee' / '1.png'} cannot be read as a picture"),
+    ):
+        with pytest.raises(UserError) as caught:
+            image_folder(path)
+        assert line(caught).startswith(f"data.path={path}: {expected}")
+
+
+def test_runs_on_own_files(tmp_path: Path) -> None:
+    """From the words of a command line to a finished run, for each kind of file."""
+    table(tmp_path / "t.csv", ["u", "v"] * 15)
+    arrays(tmp_path / "t.npz", x=np.random.default_rng(0).normal(size=(N, 2, 3)), y=np.arange(N) / 7)
+    pictures(tmp_path / "p", ant=10, bee=10)
+    for words in (
+        ["data=csv", f"data.path={tmp_path / 't.csv'}", "data.target=y", "data.ignore=[b]"],
+        ["data=npz", f"data.path={tmp_path / 't.npz'}"],
+        ["data=image_folder", f"data.path={tmp_path / 'p'}", "data.size=6", "data.train_dev=0.1"],
+    ):
+        words += ["train.max_steps=2", "train.batch_size=4", f"outputs={tmp_path / 'runs'}"]
+        assert dlexp.run(words, quiet=True).summary["status"] == "finished"
+    data = assemble(compose([*words, "data.colour=grey"]), torch.device("cpu")).data
+    assert data.input_shape == (1, 6, 6) and data.train_dev is not None
+
+
+@pytest.mark.parametrize(("word", "kind"), [("csv", "file"), ("npz", "file"), ("image_folder", "folder")])
+def test_the_word_alone_says_what_is_missing(word: str, kind: str) -> None:
+    """data=csv without a path is one line, from the command line too."""
+    with pytest.raises(UserError, match=f"^data.path=null: name the {kind}, for example data.path=my"):
+        assemble(compose([f"data={word}"]), torch.device("cpu"))

@@ -1,0 +1,74 @@
+"""`dlexp list`: what the YAML files say of themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dlexp.compose import CONFIGS
+from dlexp.errors import UserError
+from dlexp.report.choices import as_markdown, choices, groups, show
+
+
+@pytest.fixture
+def configs(tmp_path: Path) -> Path:
+    """Two groups."""
+    (tmp_path / "config.yaml").write_text(
+        "defaults:\n  - _self_\n  - model: big   # the network: big small\n  - clip: none # tames; clip.x=1\n"
+    )
+    for name, text in {
+        "model/small": "# A small one.\n# More of it.\n_target_: x\n_partial_: true\nwidth: 3 # units\nbias: null\n",
+        "model/big": "# A big one | really.\n_target_: x\nsizes: [1, 2]\ndeep:\n  er: true\n",
+        "clip/none": "# @package _global_\n# Nothing.\n{}\n",
+    }.items():
+        path = tmp_path / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_groups_come_in_the_order_of_the_defaults_list(configs: Path) -> None:
+    """With what the list says of them."""
+    assert groups(configs) == {"model": "the network", "clip": "tames"}
+
+
+def test_a_choice_is_its_opening_comment_and_its_values(configs: Path) -> None:
+    """The default comes first; what Hydra or dlexp reads by itself is left out."""
+    big, small = choices(configs, "model")
+    assert (big.word, big.default, big.values) == ("big", True, "sizes=[1,2], deep.er=true")
+    assert (small.word, small.says, small.default) == ("small", "A small one.", False)
+    assert small.values == "width=3, bias=null"
+    (none,) = choices(configs, "clip")
+    assert (none.word, none.says, none.values) == ("none", "Nothing.", "")
+
+
+def test_markdown_is_a_table(configs: Path) -> None:
+    """A row for each choice; a bar in a text does not end its cell."""
+    lines = as_markdown(configs, "model").splitlines()
+    assert lines[0] == "| `model=` | what it is | values |"
+    assert lines[2].startswith("| **`big`** | A big one \\| really. |")
+    assert len(lines) == 4
+
+
+def test_an_unknown_group_is_refused(configs: Path) -> None:
+    """With the groups there are."""
+    with pytest.raises(UserError, match="^list modle: no such group; allowed: model, clip$"):
+        choices(configs, "modle")
+
+
+def test_every_choice_says_something_short() -> None:
+    """A line that fits a table, ending as a sentence does; no word is listed twice."""
+    for group in groups(CONFIGS):
+        for choice in choices(CONFIGS, group):
+            assert 5 < len(choice.says) <= 120, choice
+            assert choice.says.endswith((".", ")", "?")) and choice.says[0] != " ", choice
+
+
+@pytest.mark.parametrize("group", [None, "optimizer"])
+def test_show_prints_every_word(group: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """All groups, or all choices of one."""
+    show(CONFIGS, group)
+    words = capsys.readouterr().out.split()
+    folder = CONFIGS / group if group else CONFIGS
+    assert {path.stem for path in folder.iterdir()} - {"config", "hydra"} <= set(words)
