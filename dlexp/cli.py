@@ -6,11 +6,12 @@ Exit codes: 0 the run ended (diverging is a result, not an error), 1 something b
 
 from __future__ import annotations
 
+import io
+import logging
 import os
-import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -29,9 +30,14 @@ def main() -> None:
         return
     show_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them
-    signal.signal(signal.SIGTERM, _terminate)
+    logging.getLogger("torch").setLevel(logging.WARNING)  # Hydra would let its statistics through
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a bar that cannot be written must not end a run
     try:
         _dispatch()
+    except BrokenPipeError:  # dlexp --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as stop:
         sys.exit(143 if isinstance(stop, Terminated) else 130)
     except Exception as error:
@@ -72,6 +78,8 @@ def _dispatch() -> None:
     except Exception as error:
         if called:
             raise
+        if isinstance(error, BrokenPipeError):
+            raise
         if named and isinstance(error, OSError):
             raise UserError(f"hydra.run.dir={named[-1]}: cannot be made: {error.strerror}") from error
         raise UserError(*explain(error)) from error
@@ -100,7 +108,3 @@ def _request(config: DictConfig) -> Request:
     own: Any = HydraConfig.get()
     named = own.mode == RunMode.MULTIRUN or own.run.dir != "."
     return request(config, own, Path(own.runtime.output_dir) if named else None)
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated

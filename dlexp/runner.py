@@ -80,45 +80,52 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
     }
     sinks: list[Sink] = [terminal]
     recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks)
-    try:
-        _save_config(folder / folders.CONFIG, request)
-        terminal.heading(_heading(request, parts, device, threads, folder))
-        names = [layer.name for layer in recorder.layers]
-        sinks.append(RecordLines(folder / folders.RECORDS, names, QUANTITIES))
-        sinks.append(MetricLines(folder / folders.METRICS))
-        if config.record.tensorboard:
-            board = TensorBoard(folder, names, QUANTITIES)
-            sinks.append(board)
-            board.text("config", _as_markdown(request))
-        _fit(request, parts, recorder, terminal, summary)
-        if config.record.tensorboard:
-            board.hyperparameters(_hyperparameters(request), HEADLINES)
-    except KeyboardInterrupt:
-        summary["status"] = "interrupted"
-        raise
-    except Exception as error:
-        summary["status"], summary["error"] = "failed", " ".join(f"{type(error).__name__}: {error}".split())
-        raise
-    finally:
+    with stoppable() as stop:  # until the summary is written
         try:
-            recorder.close()
-            for sink in sinks:
-                sink.close()
-        finally:  # a full disk, say, must not cost the summary as well
-            summary |= layer_entries(recorder)
-            seconds = time.perf_counter() - clock
-            summary["timing"] = {
-                "started": started.isoformat(timespec="seconds"),
-                "seconds": round(seconds, 3),
-                "steps_per_second": round(summary["steps"] / seconds, 1),
-            }
-            folders.write_whole(folder / folders.SUMMARY, summary)
-            terminal.ending(summary, logdir, folder)
+            _save_config(folder / folders.CONFIG, request)
+            terminal.heading(_heading(request, parts, device, threads, folder))
+            names = [layer.name for layer in recorder.layers]
+            sinks.append(RecordLines(folder / folders.RECORDS, names, QUANTITIES))
+            sinks.append(MetricLines(folder / folders.METRICS))
+            if config.record.tensorboard:
+                board = TensorBoard(folder, names, QUANTITIES)
+                sinks.append(board)
+                board.text("config", _as_markdown(request))
+            _fit(request, parts, recorder, terminal, summary, stop)
+            if config.record.tensorboard:
+                board.hyperparameters(_hyperparameters(request), HEADLINES)
+        except KeyboardInterrupt:
+            summary["status"] = "interrupted"
+            raise
+        except Exception as error:
+            summary["status"] = "failed"
+            summary["error"] = " ".join(f"{type(error).__name__}: {error}".split())
+            raise
+        finally:
+            try:
+                recorder.close()
+                for sink in sinks:
+                    sink.close()
+            finally:  # a full disk, say, must not cost the summary as well
+                summary |= layer_entries(recorder)
+                seconds = time.perf_counter() - clock
+                summary["timing"] = {
+                    "started": started.isoformat(timespec="seconds"),
+                    "seconds": round(seconds, 3),
+                    "steps_per_second": round(summary["steps"] / seconds, 1),
+                }
+                folders.write_whole(folder / folders.SUMMARY, summary)
+                terminal.ending(summary, logdir, folder)
     return folder
 
 
 def _fit(
-    request: Request, parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any]
+    request: Request,
+    parts: Parts,
+    recorder: Recorder,
+    terminal: Terminal,
+    summary: dict[str, Any],
+    stop: Stop,
 ) -> None:
     """Train and test; keeps `status`, `steps`, `metrics` and `diverged` of the summary up to date."""
     train, data, metrics = request.config.train, parts.data, summary["metrics"]
@@ -134,23 +141,22 @@ def _fit(
         metrics.update({tag: finite(x) for tag, x in numbers.items()})
         return numbers
 
-    def steps(stop: Stop) -> Iterator[int]:
+    def steps() -> Iterator[int]:
         for step in terminal.track(parts.steps):
             summary["steps"] = step  # so many are done
             stop.check()
             yield step
 
-    with stoppable() as stop:
-        bad = fit(
-            parts.model,
-            parts.loss,
-            parts.optimizer,
-            batches(data.train, train.batch_size, request.config.seed, fixed=train.fixed_batch),
-            steps(stop),
-            recorder=recorder,
-            evaluate=measure,
-            evaluate_after=_evaluations(parts.steps, parts.steps_per_epoch),
-        )
+    bad = fit(
+        parts.model,
+        parts.loss,
+        parts.optimizer,
+        batches(data.train, train.batch_size, request.config.seed, fixed=train.fixed_batch),
+        steps(),
+        recorder=recorder,
+        evaluate=measure,
+        evaluate_after=_evaluations(parts.steps, parts.steps_per_epoch),
+    )
     recorder.flush()
     if recorder.last:
         metrics["loss/train"] = finite(recorder.last.loss)

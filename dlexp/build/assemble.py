@@ -59,6 +59,9 @@ def assemble(request: Request, device: torch.device) -> Parts:
     loss = _build(request, "loss").to(device)
     _rehearse(request, model, loss, data)
     optimizer = _build(request, "optimizer", model.parameters())
+    if inspect.signature(optimizer.step).parameters["closure"].default is inspect.Parameter.empty:
+        choice = request.choices["optimizer"]
+        raise UserError(f"optimizer={choice}: wants to evaluate the loss several times a step; not supported")
     return Parts(data, model, loss, optimizer, steps, steps_per_epoch)
 
 
@@ -82,7 +85,7 @@ def _model(request: Request, data: Dataset) -> nn.Module:
         if config[group]._target_ != NONE:
             extras[group] = _factory(request, group, leave_out=["position"])
     if "normalization" in extras:
-        extras["position"] = config.normalization.position
+        extras["position"] = config.normalization.get("position", "before")
         if config.normalization._target_.startswith("torch.nn.Batch") and config.train.batch_size < 2:
             raise UserError(
                 f"normalization={request.choices['normalization']}: needs two samples or more to"
@@ -171,4 +174,6 @@ def _blame(request: Request, group: str) -> Iterator[None]:
         if isinstance(cause, UserError):
             raise cause from error
         text = " ".join(str(cause or error).split())
+        if "DefaultCPUAllocator" in text or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            text = "does not fit into memory"
         raise UserError(f"{group}={request.choices[group]}: {text}") from error
