@@ -78,16 +78,17 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
 
 def request(task: DictConfig, own: DictConfig, folder: Path | None = None) -> Request:
     """A request from what Hydra composed: the task's config and Hydra's own part."""
+    typed: Any = OmegaConf.to_container(own.overrides.task, resolve=False)
     try:
         OmegaConf.resolve(task)
     except OmegaConfBaseException as error:  # ${...} that leads nowhere
-        typed = [word for word in own.overrides.task if "${" in word] or ["config"]
-        raise UserError(f"{' '.join(typed)}: {str(error).splitlines()[0]}") from error
+        words = " ".join(word for word in typed if "${" in word) or "config"
+        raise UserError(f"{words}: {str(error).splitlines()[0]}") from error
     chosen = own.runtime.choices.items()
     choices = {str(key): str(word) for key, word in chosen if not str(key).startswith("hydra/")}
     if task.name == "auto":
         task.name = f"{choices.get('model')}_{choices.get('data')}"
-    return Request(task, choices, list(own.overrides.task), own, folder)
+    return Request(task, choices, typed, own, folder)
 
 
 def explain(error: Exception) -> list[str]:
