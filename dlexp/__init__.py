@@ -23,11 +23,12 @@ __version__ = "0.1.0"
 __all__ = ["load", "run"]
 
 
-def run(overrides: Sequence[str] = (), *, quiet: bool = False) -> Run:
+def run(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None, quiet: bool = False) -> Run:
     """Train the network that `overrides` describe and return what was recorded.
 
     Args:
         overrides: the words of the command line, e.g. `["model.depth=20", "activation=sigmoid"]`.
+        config_dir: a folder with choices of your own, as `--config-dir` on the command line.
         quiet: print nothing.
 
     Returns:
@@ -39,7 +40,7 @@ def run(overrides: Sequence[str] = (), *, quiet: bool = False) -> Run:
     from dlexp import compose, runner
 
     with compose.ONE_AT_A_TIME:
-        return runner.run(compose.compose(overrides), quiet=quiet)
+        return runner.run(compose.compose(overrides, config_dir), quiet=quiet)
 
 
 def load(folder: str | Path) -> Run:

@@ -6,8 +6,9 @@ Exit codes: 0 the run ended (diverging is a result, not an error), 1 something b
 
 from __future__ import annotations
 
+import io
+import logging
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,32 +25,46 @@ from dlexp.errors import Terminated, UserError
 
 def main() -> None:
     """Run `dlexp` on the words in `sys.argv`."""
-    if sys.argv[1:] == ["--version"]:
-        print(f"dlexp {dlexp.__version__}, Hydra {hydra.__version__}")
-        return
     show_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them
-    signal.signal(signal.SIGTERM, _terminate)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # model._target_=my_module.MyNet, with my_module.py at hand
+    _prepare()
     try:
-        if sys.argv[1:2] == ["list"]:
+        if sys.argv[1:] == ["--version"]:
+            print(f"dlexp {dlexp.__version__}, Hydra {hydra.__version__}")
+        elif sys.argv[1:2] == ["list"]:
             _list(sys.argv[2:])
         else:
             _dispatch()
+    except BrokenPipeError:  # dlexp --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as stop:
         sys.exit(143 if isinstance(stop, Terminated) else 130)
     except Exception as error:
         if show_trace:
             raise
-        if isinstance(error, UserError):
-            lines, code = list(error.lines), 2
-        else:
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            lines, code = [f"{text} (HYDRA_FULL_ERROR=1 shows the trace)"], 1
-        for line in lines:
-            print(f"dlexp: {line}", file=sys.stderr)
-        sys.exit(code)
+        _tell(error)
+
+
+def _prepare() -> None:
+    """Set the process up for a command line."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them
+    logging.getLogger("torch").setLevel(logging.WARNING)  # Hydra would let its statistics through
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a bar that cannot be written must not end a run
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # model._target_=my_module.MyNet, with my_module.py at hand
+
+
+def _tell(error: Exception) -> NoReturn:
+    """One clear line for each finding, and the exit code."""
+    if isinstance(error, UserError):
+        lines, code = list(error.lines), 2
+    else:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        lines, code = [f"{text} (HYDRA_FULL_ERROR=1 shows the trace)"], 1
+    for line in lines:
+        print(f"dlexp: {line}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _list(words: list[str]) -> None:
@@ -90,6 +105,8 @@ def _dispatch() -> None:
     except Exception as error:
         if called:
             raise
+        if isinstance(error, BrokenPipeError):
+            raise
         if named and isinstance(error, OSError):
             raise UserError(f"hydra.run.dir={named[-1]}: cannot be made: {error.strerror}") from error
         raise UserError(*explain(error)) from error
@@ -118,7 +135,3 @@ def _request(config: DictConfig) -> Request:
     own: Any = HydraConfig.get()
     named = own.mode == RunMode.MULTIRUN or own.run.dir != "."
     return request(config, own, Path(own.runtime.output_dir) if named else None)
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated

@@ -45,8 +45,12 @@ class Request:
     folder: Path | None = None  # the run folder if somebody named it; None: dlexp makes one
 
 
-def compose(overrides: Sequence[str] = ()) -> Request:
-    """The config that `overrides` make of configs/config.yaml, without touching Hydra's global state."""
+def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Request:
+    """The config that `overrides` make of configs/config.yaml, without touching Hydra's global state.
+
+    Args:
+        config_dir: a folder with more choices, as `--config-dir` on the command line.
+    """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
@@ -59,7 +63,10 @@ def compose(overrides: Sequence[str] = ()) -> Request:
     theirs, state.hydra = state.hydra, None
     try:
         with initialize_config_dir(str(CONFIGS.resolve()), job_name="dlexp", **VERSION_BASE):
-            config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+            words = list(overrides)
+            if config_dir is not None:
+                words.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
+            config = hydra_compose("config", overrides=words, return_hydra_config=True)
             task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             named = config.hydra.run.dir
             return request(task, config.hydra, None if named == "." else Path(named))
@@ -71,12 +78,17 @@ def compose(overrides: Sequence[str] = ()) -> Request:
 
 def request(task: DictConfig, own: DictConfig, folder: Path | None = None) -> Request:
     """A request from what Hydra composed: the task's config and Hydra's own part."""
-    OmegaConf.resolve(task)
+    typed: Any = OmegaConf.to_container(own.overrides.task, resolve=False)
+    try:
+        OmegaConf.resolve(task)
+    except OmegaConfBaseException as error:  # ${...} that leads nowhere
+        words = " ".join(word for word in typed if "${" in word) or "config"
+        raise UserError(f"{words}: {str(error).splitlines()[0]}") from error
     chosen = own.runtime.choices.items()
     choices = {str(key): str(word) for key, word in chosen if not str(key).startswith("hydra/")}
     if task.name == "auto":
         task.name = f"{choices.get('model')}_{choices.get('data')}"
-    return Request(task, choices, list(own.overrides.task), own, folder)
+    return Request(task, choices, typed, own, folder)
 
 
 def explain(error: Exception) -> list[str]:
@@ -98,7 +110,8 @@ def explain(error: Exception) -> list[str]:
         if "." not in key:
             known = [name for name in {*known, *_groups()} if name != "hydra"]
         typed = re.search(r"To append to your config use \+(\S.*)$", text)
-        return [f"{typed[1] if typed else key}: no such key{_elsewhere(key) or _nearest(key, known)}"]
+        hint = _elsewhere(key) or _inside(key) or _nearest(key, known)
+        return [f"{typed[1] if typed else key}: no such key{hint}"]
     if text.startswith("Config group override must be"):
         return [f"write key=value; a group ({', '.join(_groups())}) takes the name of a YAML file, not null"]
     return [" ".join(str(cause or error).split()) or text]
@@ -116,12 +129,23 @@ def _elsewhere(key: str) -> str:
     return f" of this choice; it belongs to {', '.join(takers)}" if takers else ""
 
 
+def _inside(key: str) -> str:
+    """Where a key of that name stands, if it was typed without its group: depth is model.depth."""
+    if "." in key:
+        return ""
+    holders = [
+        g for g in _groups() if any(key in OmegaConf.load(path) for path in (CONFIGS / g).glob("*.yaml"))
+    ]
+    return f"; did you mean {' or '.join(f'{group}.{key}' for group in holders)}?" if holders else ""
+
+
 def _nearest(typed: str, known: Iterable[str]) -> str:
     """A hint at what was meant, and all that is allowed; `typed` may be a dotted key."""
     prefix, dot, word = typed.rpartition(".")
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    hint = f"; did you mean {prefix}{dot}{close[0]}?" if close else ""
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word.lower(), lower, n=1)
+    hint = f"; did you mean {prefix}{dot}{lower[close[0]]}?" if close else ""
     allowed = ", ".join(f"{prefix}{dot}{name}" for name in names)
     return f"{hint}; allowed: {allowed}" if allowed else f"{hint}; this choice takes no values"
 
@@ -133,7 +157,7 @@ def flatten(config: DictConfig | dict[str, Any], prefix: str = "") -> dict[str, 
         name = prefix + str(key)
         if str(key).startswith("_"):
             continue
-        value = config[key]
+        value = config[str(key)]
         if isinstance(value, (dict, DictConfig)):
             leaves |= flatten(value, f"{name}.")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -83,50 +84,52 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
     }
     sinks: list[Sink] = [terminal]
     recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks)
-    try:
-        _save_config(folder / folders.CONFIG, request)
-        terminal.heading(_heading(request, parts, device, threads, folder))
-        names = [layer.name for layer in recorder.layers]
-        sinks.append(RecordLines(folder / folders.RECORDS, names, QUANTITIES))
-        sinks.append(MetricLines(folder / folders.METRICS))
-        if config.record.tensorboard:
-            board = TensorBoard(folder, names, QUANTITIES)
-            sinks.append(board)
-            board.text("config", _as_markdown(request))
-        if config.gradient_check:
-            summary["gradient_check"] = _gradient_check(parts, recorder)
-            terminal.gradient_check(summary["gradient_check"])
-        _fit(parts, recorder, terminal, summary)
-        if config.train.keep_weights:
-            weights = parts.model.state_dict()
-            folders.write_whole(folder / folders.WEIGHTS, lambda draft: torch.save(weights, draft))
-        if config.record.tensorboard:
-            board.hyperparameters(_hyperparameters(request), _headlines(parts))
-    except KeyboardInterrupt:
-        summary["status"] = "interrupted"
-        raise
-    except Exception as error:
-        summary["status"], summary["error"] = "failed", " ".join(f"{type(error).__name__}: {error}".split())
-        raise
-    finally:
+    with stoppable() as stop:  # until the summary is written
         try:
-            recorder.close()
-            for sink in sinks:
-                sink.close()
-        finally:  # a full disk, say, must not cost the summary as well
-            summary |= layer_entries(recorder)
-            seconds = time.perf_counter() - clock
-            summary["timing"] = {
-                "started": started.isoformat(timespec="seconds"),
-                "seconds": round(seconds, 3),
-                "steps_per_second": round(summary["steps"] / seconds, 1),
-            }
-            folders.write_json(folder / folders.SUMMARY, summary)
-            terminal.ending(summary, logdir, folder)
+            _save_config(folder / folders.CONFIG, request)
+            terminal.heading(_heading(request, parts, device, threads, folder))
+            names = [layer.name for layer in recorder.layers]
+            sinks.append(RecordLines(folder / folders.RECORDS, names, QUANTITIES))
+            sinks.append(MetricLines(folder / folders.METRICS))
+            if config.record.tensorboard:
+                board = TensorBoard(folder, names, QUANTITIES)
+                sinks.append(board)
+                board.text("config", _as_markdown(request))
+            if config.gradient_check:
+                summary["gradient_check"] = _gradient_check(parts, recorder)
+                terminal.gradient_check(summary["gradient_check"])
+            _fit(parts, recorder, terminal, summary, stop)
+            if config.train.keep_weights:
+                weights = parts.model.state_dict()
+                folders.write_whole(folder / folders.WEIGHTS, lambda draft: torch.save(weights, draft))
+            if config.record.tensorboard:
+                board.hyperparameters(_hyperparameters(request), _headlines(parts))
+        except KeyboardInterrupt:
+            summary["status"] = "interrupted"
+            raise
+        except Exception as error:
+            summary["status"] = "failed"
+            summary["error"] = " ".join(f"{type(error).__name__}: {error}".split())
+            raise
+        finally:
+            try:
+                recorder.close()
+                for sink in sinks:
+                    sink.close()
+            finally:  # a full disk, say, must not cost the summary as well
+                summary |= layer_entries(recorder)
+                seconds = time.perf_counter() - clock
+                summary["timing"] = {
+                    "started": started.isoformat(timespec="seconds"),
+                    "seconds": round(seconds, 3),
+                    "steps_per_second": round(summary["steps"] / seconds, 1),
+                }
+                folders.write_json(folder / folders.SUMMARY, summary)
+                terminal.ending(summary, logdir, folder)
     return folder
 
 
-def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any]) -> None:
+def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any], stop: Stop) -> None:
     """Train and test; keeps `status`, `steps`, `metrics` and `diverged` of the summary up to date."""
     data, metrics = parts.data, summary["metrics"]
     ended = False
@@ -145,7 +148,7 @@ def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str
         metrics.update({tag: finite(x) for tag, x in scalars.items()})
         return scalars
 
-    def steps(stop: Stop) -> Iterator[int]:
+    def steps() -> Iterator[int]:
         for step in terminal.track(parts.steps):
             summary["steps"] = step  # so many are done
             stop.check()
@@ -156,22 +159,21 @@ def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str
         summary["status"] = "finished"
         _close_look(parts, summary)
         return
-    with stoppable() as stop:
-        ending = fit(
-            parts.model,
-            parts.loss,
-            parts.optimizer,
-            _batches(parts),
-            steps(stop),
-            recorder=recorder,
-            metrics=parts.metrics,
-            regularizer=parts.regularizer,
-            clip=parts.clip,
-            evaluate=measure,
-            evaluate_after=_evaluations(parts),
-            adjust=parts.learning_rate,
-            enough=lambda: ended,
-        )
+    ending = fit(
+        parts.model,
+        parts.loss,
+        parts.optimizer,
+        _batches(parts),
+        steps(),
+        recorder=recorder,
+        metrics=parts.metrics,
+        regularizer=parts.regularizer,
+        clip=parts.clip,
+        evaluate=measure,
+        evaluate_after=_evaluations(parts),
+        adjust=parts.learning_rate,
+        enough=lambda: ended,
+    )
     recorder.flush()
     whole = ending.status == "stopped_early" and ending.step == parts.steps - 1
     summary["status"] = "finished" if whole else ending.status
@@ -214,6 +216,7 @@ def _gradient_check(parts: Parts, recorder: Recorder) -> list[dict[str, Any]]:
             "verdict": check.verdict,
             "entries": check.entries,
             "kinks": check.kinks,
+            "worst": dataclasses.asdict(check.worst) | {"numeric": check.worst.numeric},
         }
         for check in found
     ]
@@ -241,7 +244,8 @@ def _evaluations(parts: Parts) -> frozenset[int]:
     """The steps after which the network is evaluated: ends of epochs, and the last step."""
     steps, steps_per_epoch = parts.steps, parts.steps_per_epoch
     epochs = steps // steps_per_epoch
-    thin = 1 if parts.stopping else -(-epochs // MOST_EVALUATIONS) or 1
+    waits = parts.stopping or (parts.learning_rate and parts.learning_rate.waits)  # for each evaluation
+    thin = 1 if waits else -(-epochs // MOST_EVALUATIONS) or 1
     ends = (steps_per_epoch * epoch - 1 for epoch in range(thin, epochs + 1, thin))
     return frozenset([*ends, steps - 1])
 

@@ -75,7 +75,7 @@ def assemble(request: Request, device: torch.device) -> Parts:
     measured = _metrics(request, data)
     _rehearse(request, model, loss, measured, data)
     learned = [p for p in model.parameters() if p.requires_grad]
-    optimizer = _build(request, "optimizer", learned) if learned else None
+    optimizer = _optimizer(request, learned) if learned else None
     regularizer = _build(request, "regularizer") if "_target_" in config.regularizer else None
     after_step = getattr(regularizer, "after_step", None)
     if optimizer and after_step:
@@ -91,7 +91,7 @@ def assemble(request: Request, device: torch.device) -> Parts:
         metrics=measured,
         optimizer=optimizer,
         regularizer=regularizer,
-        augmentation=_build(request, "augmentation") if "_target_" in config.augmentation else None,
+        augmentation=_augmentation(request, data),
         clip=clip,
         learning_rate=_learning_rate(request, optimizer, steps, steps_per_epoch),
         stopping=_stopping(request, measured),
@@ -165,13 +165,22 @@ def _extras(request: Request, data: Dataset) -> dict[str, Any]:
         if config[group]._target_ != NONE:
             extras[group] = _factory(request, group, leave_out=["position"])
     if "normalization" in extras:
-        extras["position"] = config.normalization.position
+        extras["position"] = config.normalization.get("position", "before")
         if "atch" in config.normalization._target_ and config.train.batch_size == 1:
             raise UserError(
                 f"normalization={request.choices['normalization']}: needs two samples or more to"
-                " normalize over; allowed with train.batch_size=1: none, layer"
+                " normalize over; allowed with train.batch_size=1: none, layer, rms, group"
             )
     return extras
+
+
+def _augmentation(request: Request, data: Dataset) -> nn.Module | None:
+    if "_target_" not in request.config.augmentation:
+        return None
+    augmentation: nn.Module = _build(request, "augmentation")
+    with _blame(request, "augmentation"), evaluating(augmentation):
+        augmentation(data.train.inputs[:2])
+    return augmentation
 
 
 def _loss(request: Request, task: str) -> nn.Module:
@@ -208,6 +217,14 @@ def _method(path: str) -> Metric | None:
         return found
     except Exception as error:
         raise UserError(f"metrics=[{path}]: cannot be imported: {' '.join(str(error).split())}") from error
+
+
+def _optimizer(request: Request, learned: list[nn.Parameter]) -> torch.optim.Optimizer:
+    optimizer: torch.optim.Optimizer = _build(request, "optimizer", learned)
+    if inspect.signature(optimizer.step).parameters["closure"].default is inspect.Parameter.empty:
+        choice = request.choices["optimizer"]
+        raise UserError(f"optimizer={choice}: wants to evaluate the loss several times a step; not supported")
+    return optimizer
 
 
 def _learning_rate(
@@ -300,9 +317,9 @@ def _factory(request: Request, group: str, *, leave_out: Sequence[str] = ()) -> 
         )
     make = _build(request, group, leave_out=leave_out)
 
-    def factory(*args: Any) -> Any:
+    def factory(*args: Any, **values: Any) -> Any:
         with _blame(request, group):
-            return make(*args)
+            return make(*args, **values)
 
     return factory
 
@@ -319,4 +336,6 @@ def _blame(request: Request, group: str) -> Iterator[None]:
         if isinstance(cause, UserError):
             raise cause from error
         text = " ".join(str(cause or error).split())
+        if "DefaultCPUAllocator" in text or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            text = "does not fit into memory"
         raise UserError(f"{group}={request.choices[group]}: {text}") from error

@@ -71,6 +71,11 @@ def pair(rule: Rule) -> Rule:
     )
 
 
+def several(rule: Rule) -> Rule:
+    """A list of values that all pass `rule`."""
+    return Rule(f"a list, each {rule.allowed}", lambda v: isinstance(v, list) and all(map(rule.passes, v)))
+
+
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -87,7 +92,7 @@ FINITE = Rule(
     lambda v: all(not isinstance(x, float) or math.isfinite(x) for x in (v if isinstance(v, list) else [v])),
 )
 FLAG = Rule("true, false", lambda v: isinstance(v, bool))
-TEXT = Rule("a path", lambda v: isinstance(v, str) and bool(v))
+TEXT = Rule("a text", lambda v: isinstance(v, str) and bool(v))
 NULL = Rule("null", lambda v: v is None)
 DEVICE = Rule(
     "auto, cpu, cuda, cuda:N, mps",
@@ -127,6 +132,37 @@ RULES = {
     "dropout.p": number(0, 1, ends="[)"),
     "loss.label_smoothing": number(0, 1),
     "loss.margin": number(),
+    "model.branch": words("plain", "zero_init", "pre_norm", "scaled"),
+    "model.shared": FLAG,
+    "model.channels": whole(1),
+    "model.kernel": whole(1),
+    "model.pool": words("max", "average"),
+    "model.blocks": whole(1),
+    "normalization.num_groups": whole(1),
+    "regularizer.strength": number(0),
+    "regularizer.biases": FLAG,
+    "regularizer.max_norm": number(0, ends="(]"),
+    "regularizer.sigma": number(0),
+    "augmentation.sigma": number(0),
+    "augmentation.pixels": whole(0),
+    "augmentation.degrees": number(0, 180),
+    "optimizer.alpha": number(0, 1, ends="[)"),
+    "optimizer.average": FLAG,
+    "scheduler.rate": number(0),
+    "scheduler.step_size": whole(1),
+    "scheduler.milestones": several(whole(1)),
+    "scheduler.factor": number(0, 1, ends="()"),
+    "scheduler.patience": whole(0),
+    "scheduler.min_lr": number(0),
+    "scheduler.T_max": NULL | whole(1),
+    "scheduler.eta_min": number(0),
+    "scheduler.total_steps": NULL | whole(1),
+    "scheduler.pct_start": number(0, 1, ends="[)"),
+    "scheduler.div_factor": number(1),
+    "scheduler.final_div_factor": number(1),
+    "scheduler.start_factor": number(0, 1, ends="(]"),
+    "scheduler.total_iters": NULL | whole(1),
+    "stopping.monitor": TEXT,
     "scheduler.each": words("step", "epoch"),
     "scheduler.gamma": number(0),
     "clip.max_norm": number(0, ends="(]"),

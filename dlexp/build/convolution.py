@@ -16,7 +16,7 @@ from torch.nn import functional
 from dlexp.build.normalization import batch
 from dlexp.errors import UserError
 
-Normalization = Callable[..., nn.Module]  # (channels, 2) -> module for pictures, (features) for vectors
+Normalization = Callable[..., nn.Module]  # (channels, dims=2) -> module for pictures, (features) for vectors
 POOLS: dict[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
 
@@ -25,6 +25,8 @@ class LocallyConnected2d(nn.Module):
 
     Zeros around the picture keep its size; `kernel` is odd.
     """
+
+    unit_has_place = True  # for the recorder
 
     def __init__(
         self, channels: int, out_channels: int, size: tuple[int, int], kernel: int, *, bias: bool = True
@@ -89,11 +91,11 @@ def cnn(
     if kernel % 2 == 0:
         raise UserError(f"model.kernel={kernel}: has no middle; allowed: 1, 3, 5 and so on")
 
-    def around(features: int, *dims: int) -> list[nn.Module]:
+    def around(features: int, **dims: int) -> list[nn.Module]:
         """The activation with its normalization."""
         modules = [activation()]
         if normalization:
-            modules.insert(0 if position == "before" else 1, normalization(features, *dims))
+            modules.insert(0 if position == "before" else 1, normalization(features, **dims))
         return modules
 
     modules: list[nn.Module] = []
@@ -103,7 +105,7 @@ def cnn(
             modules.append(nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=bias))
         else:
             modules.append(LocallyConnected2d(before, after, (rows, columns), kernel, bias=bias))
-        modules += [*around(after, 2), POOLS[pool](2)]
+        modules += [*around(after, dims=2), POOLS[pool](2)]
         before, rows, columns = after, rows // 2, columns // 2
     modules += [nn.Flatten(), nn.Linear(before * rows * columns, width, bias=bias), *around(width)]
     if dropout:
@@ -204,4 +206,4 @@ def _convolution(
 ) -> list[nn.Module]:
     """A convolution with its normalization, (B, before, H, W) -> (B, after, H / stride, W / stride)."""
     layer = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=bias)
-    return [layer, normalization(after, 2)]
+    return [layer, normalization(after, dims=2)]

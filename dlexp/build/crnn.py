@@ -59,7 +59,7 @@ def crnn(
     for after, pool in ((channels, (2, 2)), (2 * channels, (2, 1))):
         around = [activation()]
         if normalization:
-            around.insert(0 if position == "before" else 1, normalization(after, 2))
+            around.insert(0 if position == "before" else 1, normalization(after, dims=2))
         modules += [nn.Conv2d(before, after, 3, padding=1, bias=bias), *around, nn.MaxPool2d(pool)]
         before = after
     return CRNN(nn.Sequential(*modules), before * (rows // 4), width, outputs, bias=bias)

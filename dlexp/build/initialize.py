@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlexp.build.convolution import LocallyConnected2d
+
 RANDOM, DRAWN = "random", "drawn"  # what a bias may be beside a number and nothing
 
 
@@ -36,7 +38,7 @@ def initialize(model: nn.Module, weight: Callable[..., object], bias: float | st
             continue
         for name, matrix in matrices.items():
             beside = own.get(name.replace("weight", "bias")) if bias == DRAWN else None
-            together = [_by_gate(module, p) for p in (matrix, beside) if p is not None]
+            together = [_matrices(module, p) for p in (matrix, beside) if p is not None]
             for tensors in zip(*together, strict=True):
                 weight(*tensors)
         first = next(iter(matrices.values()))
@@ -65,10 +67,12 @@ def _open(module: nn.Module) -> list[nn.Module]:
     return [module, *(inner for child in module.children() for inner in _open(child))]
 
 
-def _by_gate(module: nn.Module, parameter: Tensor) -> Sequence[Tensor]:
-    """The parts of a recurrent layer's parameter that belong to one gate each; of any other, the whole."""
+def _matrices(module: nn.Module, parameter: Tensor) -> Sequence[Tensor]:
+    """The parts of a parameter that are matrices by themselves: gates, places; of most, the whole."""
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return torch.split(parameter, module.hidden_size)
+    if isinstance(module, LocallyConnected2d):
+        return torch.split(parameter, module.out_channels)
     return [parameter]
 
 

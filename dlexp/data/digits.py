@@ -38,7 +38,7 @@ def load(
     digit: int | None = None,
     positives: float | None = None,
     labels: int | None = None,
-    seed: int = 0,
+    sample_seed: int = 0,
     **shares: Any,
 ) -> Dataset:
     """The digits as inputs (N, 1, H, W) and classes 0 to 9, changed once and for all before training.
@@ -56,14 +56,14 @@ def load(
         digit: ask of each picture whether it is this digit: targets (N, 1), 0 or 1.
         positives: share of that digit in the set, made by leaving pictures of it out.
         labels: keep only so many training samples, equally many of each class.
-        seed: of all that is drawn here.
+        sample_seed: of all that is drawn here.
 
     Raises:
         UserError: more is asked for than the digits have.
     """
     if where == "held_out" and canvas != SIDE:
         raise UserError(f"data.canvas={canvas}: with data.where=held_out training has 8x8; allowed: 8")
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator().manual_seed(sample_seed)
     clean = read()
     if digit is not None and positives is not None:
         clean = thinned_out(clean, digit, positives, draw)

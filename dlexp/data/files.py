@@ -21,7 +21,7 @@ from dlexp.errors import UserError
 
 FEW = 20  # so many different whole numbers, or fewer, are classes unless the user says otherwise
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t"}
-ARRAYS = {"inputs": ("inputs", "x", "X"), "targets": ("targets", "y", "Y")}  # names that need not be typed
+ARRAYS = {"x": ("x", "X", "inputs"), "y": ("y", "Y", "targets")}  # names that need not be typed
 COLOURS = {"grey": "L", "rgb": "RGB"}  # as PIL calls them
 
 Where = Callable[[Any], str]  # the index of a value -> words for its place in the file
@@ -87,8 +87,8 @@ def csv(
 def npz(
     *,
     path: str | None,
-    inputs: str | None,
-    targets: str | None,
+    x: str | None,
+    y: str | None,
     kind: str,
     standardize_targets: bool,
     **shares: Any,
@@ -96,7 +96,7 @@ def npz(
     """Two arrays of a file that numpy.savez wrote: inputs (N, ...) and targets (N,) or (N, K).
 
     Args:
-        inputs, targets: names of the arrays; None: one of `ARRAYS`.
+        x, y: names of the arrays of inputs and targets; None: one of `ARRAYS`.
         kind, standardize_targets, shares: as for `csv`.
 
     Raises:
@@ -104,17 +104,18 @@ def npz(
             value is no number.
     """
     file = _existing(path, "my.npz")
-    x, y = _read_npz(file, {"inputs": inputs, "targets": targets})
-    if x.ndim < 2 or x.size == 0:
-        raise UserError(f"data.path={file}: inputs are {x.shape}; allowed: (samples, features, ...)")
-    if y.ndim not in (1, 2) or len(y) != len(x) or y.size == 0:
-        n = len(x)
+    inputs, targets = _read_npz(file, {"x": x, "y": y})
+    if inputs.ndim < 2 or inputs.size == 0:
+        raise UserError(f"data.path={file}: inputs are {inputs.shape}; allowed: (samples, features, ...)")
+    n = len(inputs)
+    if targets.ndim not in (1, 2) or len(targets) != n or targets.size == 0:
         raise UserError(
-            f"data.path={file}: targets are {y.shape} for inputs {x.shape}; allowed: ({n},), ({n}, K)"
+            f"data.path={file}: targets are {targets.shape} for inputs {inputs.shape};"
+            f" allowed: ({n},), ({n}, K)"
         )
-    y = y[:, 0] if y.shape[1:] == (1,) else y
-    x = _numbers(x, file, _in_array("inputs"))
-    return _dataset(x, y, file, _in_array("targets"), kind, standardize_targets, shares)
+    targets = targets[:, 0] if targets.shape[1:] == (1,) else targets
+    inputs = _numbers(inputs, file, _in_array("inputs"))
+    return _dataset(inputs, targets, file, _in_array("targets"), kind, standardize_targets, shares)
 
 
 def image_folder(*, path: str | None, size: int, colour: str, **shares: Any) -> Dataset:
@@ -230,7 +231,7 @@ def _numbers(
 
 def _number(value: Any) -> float | None:
     try:
-        return float(value)
+        return None if isinstance(value, complex) else float(value)
     except (TypeError, ValueError):
         return None
 
@@ -269,8 +270,10 @@ def _read_npz(file: Path, names: dict[str, str | None]) -> list[np.ndarray]:
     for key, name in names.items():
         usual = [name] if name else [n for n in ARRAYS[key] if n in arrays]
         if not usual or usual[0] not in arrays:
-            typed = name or f"null, that is {' or '.join(ARRAYS[key])}"
-            raise UserError(f"data.{key}={typed}: no array of {file}; allowed: {_listed(list(arrays))}")
+            meant = "" if name else f" called {', '.join(ARRAYS[key])}"
+            raise UserError(
+                f"data.{key}={name or 'null'}: no array{meant} in {file}; allowed: {_listed(list(arrays))}"
+            )
         found.append(arrays[usual[0]])
     return found
 

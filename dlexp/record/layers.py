@@ -74,7 +74,9 @@ class Listener:
         self.modules = [module for _, module in found]
         self.calls: list[Call] = []  # in the order of the forward pass
         # What tells activations apart, e.g. (nn.ELU, "alpha=1.0").
-        self._settings = {m: (type(m), m.extra_repr()) for m in model.modules() if is_activation(m)}
+        self._settings: dict[nn.Module | None, object] = {
+            m: (type(m), m.extra_repr()) for m in model.modules() if is_activation(m)
+        }
         # Dropout in place, say, would overwrite an activation before it is measured.
         self._overwritten = any(
             getattr(m, "inplace", False) and not is_activation(m) for m in model.modules()
@@ -181,11 +183,16 @@ def _joined(runs: list[Signal]) -> Signal:
 
 
 def _units_last(signal: Tensor, module: nn.Module) -> Tensor:
-    """(samples, U): units are the channels of a convolution and the last dimension of anything else."""
+    """(samples, U): units are the channels of a convolution and the last dimension of anything else.
+
+    A module with `unit_has_place = True` has a unit for each channel and place.
+    """
     if signal.dim() == 2:
         return signal
     if isinstance(module, nn.RNNBase) and module.batch_first:
         signal = signal.movedim(1, 0)  # the first time step of all samples first
     if isinstance(module, nn.modules.conv._ConvNd):
         signal = signal.movedim(1, -1)
+    if getattr(module, "unit_has_place", False):  # no weight is shared: each place is a unit of its own
+        signal = signal.flatten(1)
     return signal.reshape(-1, signal.shape[-1])

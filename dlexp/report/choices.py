@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dlexp.errors import UserError
 
@@ -41,14 +41,14 @@ def choices(configs: Path, group: str) -> list[Choice]:
     known = groups(configs)
     if group not in known:
         raise UserError(f"list {group}: no such group; allowed: {', '.join(known)}")
-    defaults = OmegaConf.load(configs / "config.yaml")["defaults"]
-    default = next(entry[group] for entry in defaults if entry != "_self_" and group in entry)
+    content: Any = OmegaConf.to_container(OmegaConf.load(configs / "config.yaml"), resolve=False)
+    default = next(entry[group] for entry in content["defaults"] if entry != "_self_" and group in entry)
     found = []
     for path in sorted((configs / group).glob("*.yaml")):
         lines = path.read_text(encoding="utf-8").splitlines()
         said = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")]
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        found.append(Choice(path.stem, said[0], _values(content), path.stem == default))
+        values = _values(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+        found.append(Choice(path.stem, said[0], values, path.stem == default))
     return sorted(found, key=lambda choice: not choice.default)
 
 

@@ -38,6 +38,7 @@ class Terminal:
         self._bar: Progress | None = None
         self._train: dict[str, float] = {}
         self._validation: dict[str, float] = {}
+        self._steps = self._next_line = 0  # of the lines that stand for a bar
 
     def heading(self, facts: Mapping[str, str]) -> None:
         """A line for each fact."""
@@ -84,17 +85,18 @@ class Terminal:
             if time.monotonic() >= next_time:
                 bar.update(task, completed=step + 1, numbers=self._numbers(), refresh=True)
                 next_time = time.monotonic() + REFRESH
-        bar.update(task, completed=steps, numbers=self._numbers(), refresh=True)
-        self.close()
+        bar.update(task, completed=steps, refresh=True)
 
     def _track_in_lines(self, steps: int) -> Iterator[int]:
-        lines = {steps * (i + 1) // PLAIN_LINES for i in range(PLAIN_LINES)}
-        shown = ""
-        for step in range(steps):
-            yield step
-            if step + 1 in lines and self._numbers() != shown:
-                shown = self._numbers()
-                self._print(Text(f"step {step + 1:>{len(str(steps))}}/{steps}  {shown}"))
+        self._steps, self._next_line = steps, -(-steps // PLAIN_LINES)
+        yield from range(steps)
+
+    def _line(self, step: int) -> None:
+        """Where there is no terminal: a line now and then, with the numbers of the step that it names."""
+        if self._steps and (step + 1 >= self._next_line or step + 1 == self._steps):
+            self._next_line = step + 1 + -(-self._steps // PLAIN_LINES)
+            done = f"{step + 1:>{len(str(self._steps))}}/{self._steps}"
+            self._print(Text(f"step {done}  {self._numbers()}"))
 
     def _numbers(self) -> str:
         """The latest numbers, e.g. "loss 0.31  accuracy 0.910 (validation 0.890)"."""
@@ -108,9 +110,10 @@ class Terminal:
 
     def rows(self, rows: Sequence[Any]) -> None:
         """Recorded steps; the last one is shown."""
-        self._train = {name: x for name, x in rows[-1].numbers.items() if name not in ("clip_factor", "lr")}
         for row in rows:
+            self._train = {name: x for name, x in row.numbers.items() if name not in ("clip_factor", "lr")}
             self.scalars(row.step, row.scalars)
+            self._line(row.step)
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         """Evaluations; the latest one of the validation split is shown."""
@@ -121,6 +124,7 @@ class Terminal:
     def close(self) -> None:
         """Let go of the progress bar, so that what is printed next stays."""
         if self._bar:
+            self._bar.update(self._bar.task_ids[0], numbers=self._numbers())
             self._bar.stop()
             self._bar = None
 

@@ -22,8 +22,8 @@ class LearningRate:
             UserError: a plateau at each step, where there is no validation loss.
         """
         self._scheduler = scheduler
-        self._waits = isinstance(scheduler, ReduceLROnPlateau)
-        if self._waits and each == "step":
+        self.waits = isinstance(scheduler, ReduceLROnPlateau)
+        if self.waits and each == "step":
             raise UserError("scheduler.each=step: a plateau is seen in the validation loss; allowed: epoch")
         self._every = 1 if each == "step" else steps_per_epoch
         # PyTorch raises an error behind the end of a cycle; here its last learning rate stays
@@ -31,7 +31,7 @@ class LearningRate:
 
     def __call__(self, step: int, scalars: Mapping[str, float]) -> None:
         """After the update of a step, with the scalars of an evaluation if there was one."""
-        if self._waits:
+        if self.waits:
             if "loss/validation" in scalars:
                 self._scheduler.step(scalars["loss/validation"])
         elif (step + 1) % self._every == 0 and self._scheduler.last_epoch != self._last:

@@ -128,8 +128,8 @@ def test_regressions_have_the_gradients_of_the_textbook(name: str, data: str, bi
         (
             "model=perceptron",
             (
-                r"model=perceptron: answers yes or no, one output; the data asks for 10; allowed: task=binary,"
-                r" or data with one output"
+                r"model=perceptron: answers yes or no, one output; the data asks for 10; allowed:"
+                r" task=binary, or data with one output"
             ),
         ),
         (

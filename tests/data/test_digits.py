@@ -78,7 +78,7 @@ def test_there_are_variants() -> None:
 
 @pytest.mark.parametrize("word", VARIANTS)
 def test_a_variant_depends_on_its_seed_alone(word: str) -> None:
-    """The same data.seed gives the same tensors whatever PyTorch's generator did; another gives others."""
+    """The same data.sample_seed gives the same tensors, whatever was drawn before; another gives others."""
     torch.manual_seed(1)
     first = build(f"data={word}", "seed=1")
     torch.manual_seed(2)
@@ -98,7 +98,7 @@ def test_a_variant_depends_on_its_seed_alone(word: str) -> None:
 def digits_of(word: str, seed: int) -> Dataset:
     """The variant, from the function that its YAML file names and the values there."""
     values = compose([f"data={word}"]).config.data
-    return digits.load(**{k: v for k, v in values.items() if k != "_target_"} | {"seed": seed})
+    return digits.load(**{k: v for k, v in values.items() if k != "_target_"} | {"sample_seed": seed})
 
 
 def test_shifted_digits_are_the_digits_moved() -> None:
@@ -207,7 +207,7 @@ def test_few_labels_are_spread_over_the_classes() -> None:
 
 def test_mismatch_changes_only_what_judges() -> None:
     """Train and train_dev are the clean digits, validation and test are not; the labels are the same."""
-    options = {"train_dev": 0.1, "seed": 3}
+    options = {"train_dev": 0.1, "sample_seed": 3}
     plain, other = load(**options), load(**options, where="held_out", noise=4.0)
     for name in ("train", "train_dev", "validation", "test"):
         ours, theirs = getattr(plain, name), getattr(other, name)

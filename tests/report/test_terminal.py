@@ -184,7 +184,7 @@ def test_tracking_gives_every_step_once(forced: bool, steps: int) -> None:
     assert list(walk(terminal(forced=forced), steps)) == list(range(steps))
 
 
-@pytest.mark.parametrize(("steps", "lines"), [(1, 1), (3, 3), (25, 10), (1000, 10)])
+@pytest.mark.parametrize(("steps", "lines"), [(1, 1), (3, 3), (25, 9), (1000, 10)])
 def test_progress_in_plain_lines(steps: int, lines: int) -> None:
     """Without a terminal there are at most 10 lines, the last one for the last step, and no control codes."""
     made = terminal(forced=False)
@@ -193,6 +193,18 @@ def test_progress_in_plain_lines(steps: int, lines: int) -> None:
     assert len(printed) == lines
     assert printed[-1].startswith(f"step {steps}/{steps}  ") and "loss" in printed[-1]
     assert "accuracy 0.500" in printed[-1] and "\x1b" not in "".join(printed)
+
+
+def test_a_plain_line_names_the_step_of_its_numbers() -> None:
+    """Rows come in bundles, later than their steps: a line is about a row, not about how far the run is."""
+    made = terminal(forced=False)
+    for step in made.track(100):
+        if step == 57:
+            made.rows([Row(at, 1.0 + at, 0.5, np.zeros((0, 0)), {}) for at in (5, 31, 57)])
+    assert [line.split()[1:4:2] for line in text_of(made.console).splitlines()] == [
+        ["32/100", "32"],
+        ["58/100", "58"],
+    ]
 
 
 def test_plain_lines_name_the_latest_validation() -> None:
@@ -218,6 +230,7 @@ def test_progress_bar_on_a_terminal() -> None:
     """A bar with the count and the numbers, drawn in place, complete at the end."""
     made = terminal(forced=True)
     list(walk(made, 40))
+    made.close()
     shown = text_of(made.console)
     assert "━" in shown and "40/40" in shown and "accuracy 0.500" in shown and "\x1b[" in shown
     assert shown.rindex("\x1b[?25h") > shown.index("\x1b[?25l"), "the cursor is shown again"
