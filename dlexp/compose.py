@@ -150,12 +150,16 @@ def _nearest(typed: str, known: Iterable[str]) -> str:
     return f"{hint}; allowed: {allowed}" if allowed else f"{hint}; this choice takes no values"
 
 
+# What dlexp itself reads of a choice, to see whether it fits others: nothing to be set.
+NOTES = ("takes", "tasks", "gives")
+
+
 def flatten(config: DictConfig | dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key -> value for every leaf, Hydra's own `_target_` and the like left out."""
     leaves: dict[str, Any] = {}
     for key in config:
         name = prefix + str(key)
-        if str(key).startswith("_"):
+        if str(key).startswith("_") or key in NOTES:
             continue
         value = config[str(key)]
         if isinstance(value, (dict, DictConfig)):

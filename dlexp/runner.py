@@ -258,11 +258,9 @@ def _heading(
     parameters = sum(p.numel() for p in parts.model.parameters())
     words = [choices["model"]]
     words += [f"{key}={str(value).lower()}" for key, value in flatten(config.model).items()]
-    parts_of = ["activation", "initializer"] if choices["model"] != "linear" else ["initializer"]
-    network = ", ".join([" ".join(words), *(choices[group] for group in parts_of)])
-    for group in ("normalization", "dropout"):
-        if choices[group] != "none":
-            network += f", {group} {choices[group]}"
+    network = ", ".join([" ".join(words), choices["initializer"]])
+    for group in parts.used:
+        network += f", {choices[group]}" if group == "activation" else f", {group} {choices[group]}"
     sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
     shape = " x ".join(map(str, data.input_shape))
     epochs = round(parts.steps / parts.steps_per_epoch, 1)

@@ -7,11 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from data.files import write_cifar10, write_mnist
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 import dlexp
 from dlexp.build.check import GROUPS, RULES
@@ -66,20 +69,105 @@ def test_there_are_choices() -> None:
     assert len(CHOICES) > 30 and {"model", "activation", "data"} <= FOLDERS
 
 
+# What a choice cannot do without: data or a task that it is made for, a loss that takes what it gives.
+COMPANIONS = {
+    "data=copy": "model=gru",
+    "data=recall": "model=gru",
+    "data=digit_strings": "model=crnn",
+    "data=ring": "model=gan",
+    "data=text": "model=char_lm data.characters=3000",
+    "head=hardmax": "task=multi_label loss=mse",
+    "head=log_softmax": "loss=nll",
+    "head=relu": "task=regression",
+    "head=sigmoid": "task=multi_label loss=bce",
+    "head=softmax": "loss=log_loss",
+    "head=softplus": "task=regression",
+    "head=tanh": "task=regression",
+    "loss=bce": "task=binary head=sigmoid",
+    "loss=binary_cross_entropy": "task=binary",
+    "loss=binary_hinge": "task=binary",
+    "loss=cosine": "task=embedding model=embedding_net",
+    "loss=ctc": "data=digit_strings model=crnn",
+    "loss=huber": "task=regression",
+    "loss=listnet": "data=ranking",
+    "loss=log_loss": "head=softmax",
+    "loss=mae": "task=regression",
+    "loss=minimax": "data=ring model=gan",
+    "loss=mse": "task=regression",
+    "loss=nll": "head=log_softmax",
+    "loss=non_saturating": "data=ring model=gan",
+    "loss=perceptron": "task=binary",
+    "loss=smooth_l1": "task=regression",
+    "loss=triplet": "task=embedding model=embedding_net",
+    "loss=wrong_sign": "task=binary",
+    "model=char_lm": "data=text data.characters=3000",
+    "model=crnn": "data=digit_strings",
+    "model=custom": f"model._target_={__name__}.Mine",
+    "model=denoising_autoencoder": "task=reconstruction",
+    "model=embedding_net": "task=embedding",
+    "model=gan": "data=ring",
+    "model=gru": "data=sequential_digits",
+    "model=linear_regression": "data=line",
+    "model=logistic_regression": "data=moons",
+    "model=lstm": "data=sequential_digits",
+    "model=mcculloch_pitts": "data=gate",
+    "model=multi_head": "task=multi_label",
+    "model=neuron": "data=moons",
+    "model=perceptron": "data=gate",
+    "model=rnn": "data=sequential_digits",
+    "model=two_stage": "data=digits_cluttered",
+    "stopping=early": "train.epochs=1",
+}
+
+
+class Mine(torch.nn.Sequential):
+    """Somebody's own network."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, outputs))
+
+
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_every_choice_trains_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice composes, builds and trains for one step, and what was chosen is in the summary."""
-    words = [f"{path.parent.name}={path.stem}", "train.max_steps=1", f"outputs={tmp_path / 'runs'}"]
-    if path.parent.name == "data":
+    group, word = path.parent.name, path.stem
+    words = [f"{group}={word}", "train.max_steps=1", f"outputs={tmp_path / 'runs'}"]
+    words += COMPANIONS.get(words[0], "").split()
+    if group == "data":
         monkeypatch.setenv("DLEXP_DATA", str(tmp_path / "files"))
         write_mnist(tmp_path / "files", "MNIST")
         write_mnist(tmp_path / "files", "FashionMNIST")
         write_cifar10(tmp_path / "files", monkeypatch)
+        words += own_files(word, tmp_path)
+    if word == "transfer":
+        source = dlexp.run(["train.max_steps=1", "train.keep_weights=true", words[2]], quiet=True)
+        words.append(f"model.source={source.folder}")
     run = dlexp.run(words, quiet=True)
-    assert run.summary["status"] == "finished" and run.summary["steps"] == 1
-    assert run.summary["choices"][path.parent.name] == path.stem
-    recorded = run.summary["config"]["record"]["every"] != "never"
+    nothing_to_learn = word in ("mcculloch_pitts", "lookup")
+    assert run.summary["status"] == "finished" and run.summary["steps"] == (0 if nothing_to_learn else 1)
+    assert run.summary["choices"][group] == (word if words[0] != "loss=auto" else "cross_entropy")
+    recorded = run.summary["config"]["record"]["every"] != "never" and not nothing_to_learn
     assert len(run.records) == (len(run.layers) if recorded else 0)
+
+
+def own_files(word: str, folder: Path) -> list[str]:
+    """Somebody's own data, and the words that name it."""
+    numbers = np.random.default_rng(0).random((60, 3))
+    if word == "csv":
+        rows = "".join(f"{a},{b},{c > 0.5}\n" for a, b, c in numbers)
+        (folder / "my.csv").write_text(f"a,b,c\n{rows}")
+        return [f"data.path={folder / 'my.csv'}", "data.target=c", "train.batch_size=8"]
+    if word == "npz":
+        np.savez(folder / "my.npz", inputs=numbers, targets=numbers[:, 0] > 0.5)
+        return [f"data.path={folder / 'my.npz'}", "train.batch_size=8"]
+    if word == "image_folder":
+        for kind in ("cat", "dog"):
+            (folder / "pictures" / kind).mkdir(parents=True)
+            for n in range(20):
+                pixels = np.full((9, 7, 3), n * 10 + len(kind), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "pictures" / kind / f"{n}.png")
+        return [f"data.path={folder / 'pictures'}", "train.batch_size=8"]
+    return []
 
 
 def test_every_shipped_key_has_a_rule() -> None:

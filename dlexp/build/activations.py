@@ -6,6 +6,7 @@ Every one works on each unit by itself and keeps the shape, but for `SoftmaxNote
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -88,6 +89,10 @@ class ScaledSigmoid(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         return 4 * torch.sigmoid(z) - 2
 
+    def flatness(self, a: Tensor) -> tuple[Tensor, float]:
+        """Where the first is above the second, the slope 1 - a^2 / 4 is below a tenth of its maximum."""
+        return a.abs(), math.sqrt(3.6)
+
 
 class SigmoidPlus(nn.Module):
     """1 / (1 + exp(+z)), a sigmoid whose exponent lost its minus: it falls where z grows."""
@@ -96,6 +101,10 @@ class SigmoidPlus(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.sigmoid(-z)
+
+    def flatness(self, a: Tensor) -> tuple[Tensor, float]:
+        """Where the first is above the second, the slope is below a tenth of its maximum, as for sigmoid."""
+        return (a - 0.5).abs(), math.sqrt(0.225)
 
 
 class EluNotes(nn.Module):

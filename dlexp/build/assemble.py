@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -56,6 +56,7 @@ class Parts:
     batch_size: int
     steps: int  # optimizer steps of the whole run
     steps_per_epoch: int
+    used: tuple[str, ...]  # those of the groups activation, normalization and dropout that the model takes
 
 
 def assemble(request: Request, device: torch.device) -> Parts:
@@ -69,8 +70,11 @@ def assemble(request: Request, device: torch.device) -> Parts:
     data: Dataset = view(_build(request, "data"), request.config.task).to(device)
     request = _fill_in(request, data.task)
     config = request.config
+    if config.gradient_check and data.task == "adversarial":
+        raise UserError("gradient_check=true: two losses in one have no gradient to check; allowed: false")
     batch_size, steps, steps_per_epoch = _length(request, data)
-    model = _model(request, data).to(device)
+    model, taken = _model(request, data)
+    model = model.to(device)
     loss = _loss(request, data.task).to(device)
     measured = _metrics(request, data)
     _rehearse(request, model, loss, measured, data)
@@ -98,6 +102,7 @@ def assemble(request: Request, device: torch.device) -> Parts:
         batch_size=batch_size,
         steps=steps if optimizer else 0,
         steps_per_epoch=steps_per_epoch,
+        used=tuple(group for group in ("activation", "normalization", "dropout") if group in taken),
     )
 
 
@@ -127,13 +132,21 @@ def _length(request: Request, data: Dataset) -> tuple[int, int, int]:
     return batch_size, train.max_steps or train.epochs * steps_per_epoch, steps_per_epoch
 
 
-def _model(request: Request, data: Dataset) -> nn.Module:
-    """The network with its initial weights, on the CPU, so that they are the same for every device."""
+def _model(request: Request, data: Dataset) -> tuple[nn.Module, Collection[str]]:
+    """The network with its initial weights, and the names of what it takes.
+
+    It is on the CPU, so that weights are the same for every device.
+    """
     build = _build(request, "model")
     extras = _extras(request, data)
     with _blame(request, "model"):
         # a YAML file without `_partial_` has made its module already
         taken = {} if isinstance(build, nn.Module) else inspect.signature(build).parameters
+    if data.vocabulary is not None and taken and "vocabulary" not in taken:
+        raise UserError(
+            f"model={request.choices['model']}: takes numbers; data={request.choices['data']} has tokens;"
+            f" allowed: {TASKS[data.task].models or 'rnn, lstm, gru'}"
+        )
     for group in ("normalization", "dropout"):
         if group in extras and group not in taken:
             raise UserError(
@@ -146,9 +159,9 @@ def _model(request: Request, data: Dataset) -> nn.Module:
     draw = _factory(request, "initializer", leave_out=["bias"])
     initialize(model, draw, request.config.initializer.get("bias"))
     head = _build(request, "head", leave_out=["gives"])()
-    if isinstance(head, nn.Identity):
-        return model
-    return model.append(head) if type(model) is nn.Sequential else nn.Sequential(model, head)
+    if not isinstance(head, nn.Identity):
+        model = model.append(head) if type(model) is nn.Sequential else nn.Sequential(model, head)
+    return model, own.keys()
 
 
 def _extras(request: Request, data: Dataset) -> dict[str, Any]:
@@ -258,10 +271,11 @@ def _rehearse(
     """One forward pass of two samples, so that parts that do not fit fail before a folder exists."""
     inputs, targets = data.train.inputs[:2], data.train.targets[:2]
     # evaluation mode leaves running statistics alone
+    hint = TASKS[data.task].models
     with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(model):
-        with _blame(request, "model"):
+        with _blame(request, "model", hint and f"; for the task {data.task} there are {hint}"):
             outputs = model(inputs)
-        with _blame(request, "loss"):
+        with _blame(request, "loss", hint and f"; models for the task {data.task}: {hint}"):
             loss(outputs, targets)
         for name, metric in metrics.items():
             try:
@@ -325,7 +339,7 @@ def _factory(request: Request, group: str, *, leave_out: Sequence[str] = ()) -> 
 
 
 @contextmanager
-def _blame(request: Request, group: str) -> Iterator[None]:
+def _blame(request: Request, group: str, hint: str = "") -> Iterator[None]:
     """Turn what a constructor raises into one line that starts with the choice that led to it."""
     try:
         yield
@@ -338,4 +352,4 @@ def _blame(request: Request, group: str) -> Iterator[None]:
         text = " ".join(str(cause or error).split())
         if "DefaultCPUAllocator" in text or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             text = "does not fit into memory"
-        raise UserError(f"{group}={request.choices[group]}: {text}") from error
+        raise UserError(f"{group}={request.choices[group]}: {text}{hint}") from error

@@ -18,8 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from dlexp.build.task import TASKS
 from dlexp.compose import Request, flatten
 from dlexp.data.dataset import STANDARDIZE
-from dlexp.data.sequences import STEPS
-from dlexp.data.synthetic import GATES
 from dlexp.errors import UserError
 
 
@@ -100,6 +98,7 @@ DEVICE = Rule(
 )
 
 RULES = {
+    "metrics": words("auto") | several(TEXT),
     "seed": whole(0, 2**63 - 1),
     "device": DEVICE,
     "threads": words("auto") | whole(1, 256),
@@ -123,7 +122,20 @@ RULES = {
     "initializer.nonlinearity": words(
         "linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"
     ),  # those of torch.nn.init.calculate_gain that a dense layer can have
-    "initializer.bias": NULL | number(),
+    "initializer.bias": NULL | words("random", "drawn") | number(),
+    "initializer.sigma": number(0),
+    "activation.threshold": number(),
+    "activation.init": number(),
+    "activation.beta": number(0, ends="(]"),
+    "activation.min_val": number(),
+    "activation.max_val": number(),
+    "activation.approximate": words("none", "tanh"),
+    "activation.dim": whole(-4, 3),
+    "head.dim": whole(-4, 3),
+    "loss.reduction": words("mean", "sum"),
+    "loss.delta": number(0, ends="(]"),
+    "loss.beta": number(0),
+    "loss.zero_infinity": FLAG,
     "normalization.position": words("before", "after"),
     "normalization.eps": number(0, ends="(]"),
     "normalization.momentum": NULL | number(0, 1),
@@ -132,6 +144,25 @@ RULES = {
     "dropout.p": number(0, 1, ends="[)"),
     "loss.label_smoothing": number(0, 1),
     "loss.margin": number(),
+    "model.cell": words("rnn", "lstm", "gru"),
+    "model.layers": whole(1, 1000),
+    "model.embedding": whole(1),
+    "model.nonlinearity": words("tanh", "relu"),
+    "model.gate_bias": NULL | number(),
+    "model.recurrent": words("default", "orthogonal", "identity"),
+    "model.truncate": NULL | whole(1),
+    "model.threshold": number(),
+    "model.weights": NULL | several(whole(0, 1)),
+    "model.inhibitory": several(whole(0)),
+    "model.latent": whole(1),
+    "model.dimensions": whole(1),
+    "model.code": whole(1),
+    "model.window": whole(1),
+    "model.source": NULL | TEXT,
+    "model.frozen": FLAG,
+    "model.unit_length": FLAG,
+    "model.exact": FLAG,
+    "model.noise": number(0),
     "model.branch": words("plain", "zero_init", "pre_norm", "scaled"),
     "model.shared": FLAG,
     "model.channels": whole(1),
@@ -181,12 +212,26 @@ RULES = {
     "data.split_seed": whole(0, 2**63 - 1),
     "data.standardize": words(*STANDARDIZE),
     "data.train_dev": number(0, 1, ends="[)"),
+    "data.path": NULL | TEXT,
+    "data.target": NULL | TEXT,
+    "data.kind": words("auto", "classification", "regression"),
+    "data.ignore": several(TEXT),
+    "data.separator": words("comma", "semicolon", "tab"),
+    "data.standardize_targets": FLAG,
+    "data.positives": NULL | number(0, 1, ends="()"),
+    "data.label_noise_kind": words("random", "systematic"),
+    "data.label_noise": number(0, 1),
+    "data.where": words("everywhere", "held_out"),
+    "data.permute": FLAG,
+    "data.colour": words("rgb", "grey"),
+    "data.x": NULL | TEXT,
+    "data.y": NULL | TEXT,
     "data.root": TEXT,
     "data.download": FLAG,
     "data.sample_seed": whole(0, 2**63 - 1),
     "data.samples": whole(1),
-    "data.gate": words(*GATES),
-    "data.steps": words(*STEPS),
+    "data.gate": words("and", "or", "nand", "nor", "xor", "xnor"),
+    "data.steps": words("rows", "pixels"),
     "data.noise": number(0),
     "data.spread": number(0),
     "data.bits": whole(1, 1000),

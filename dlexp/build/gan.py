@@ -24,11 +24,11 @@ class GAN(nn.Module):
     fake ones for itself, on fake ones for the generator; `over_time` has a number for each.
     """
 
-    def __init__(self, generator: nn.Module, discriminator: nn.Module, noise: int) -> None:
+    def __init__(self, generator: nn.Module, discriminator: nn.Module, latent: int) -> None:
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
-        self._noise = noise
+        self._latent = latent
 
     def forward(self, real: Tensor) -> Tensor:
         """(B, ...) real samples -> (B, 3 + D).
@@ -46,9 +46,9 @@ class GAN(nn.Module):
     def _draw(self, like: Tensor) -> Tensor:
         """(B, Z) of N(0, 1); in evaluation always the same, so that two evaluations can be compared."""
         if self.training:
-            return torch.randn(len(like), self._noise, dtype=like.dtype, device=like.device)
+            return torch.randn(len(like), self._latent, dtype=like.dtype, device=like.device)
         own = torch.Generator().manual_seed(0)
-        return torch.randn(len(like), self._noise, generator=own).to(like)
+        return torch.randn(len(like), self._latent, generator=own).to(like)
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def gan(
     data: Dataset,
     activation: Callable[[], nn.Module],
     *,
-    noise: int,
+    latent: int,
     depth: int,
     width: int,
 ) -> GAN:
@@ -78,4 +78,4 @@ def gan(
     def network(inputs: int, outputs: int) -> nn.Sequential:
         return mlp((inputs,), outputs, depth=depth, width=width, bias=True, activation=activation)
 
-    return GAN(network(noise, size), network(size, 1), noise)
+    return GAN(network(latent, size), network(size, 1), latent)

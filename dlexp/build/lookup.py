@@ -39,7 +39,7 @@ class Lookup(nn.Module):
         """(B, ...) -> (B, K): for classes 1 for the one remembered and 0 for all others."""
         # differences, not products: of equal samples they are exactly 0
         distances = torch.cdist(
-            inputs.flatten(1).float(), self.memory, compute_mode="donot_use_mm_for_euclid_dist"
+            inputs.flatten(1).to(self.memory), self.memory, compute_mode="donot_use_mm_for_euclid_dist"
         )
         distance, nearest = distances.min(dim=1)
         answers = self.answers[nearest]

@@ -23,6 +23,7 @@ class Task:
     outputs: str  # the shape of what a network gives
     loss: str  # a choice of configs/loss
     metrics: tuple[str, ...]  # names in dlexp.train.metrics; the first one is shown while training
+    models: str = ""  # what to try if a model does not fit
 
 
 TASKS = {
@@ -30,15 +31,21 @@ TASKS = {
     "binary": Task("(B, 1), 0 or 1", "(B, 1)", "binary_cross_entropy", ("accuracy",)),
     "multi_label": Task("(B, K), 0 or 1, NaN if unknown", "(B, K)", "binary_cross_entropy", ("accuracy",)),
     "regression": Task("(B, K)", "(B, K)", "mse", ("rmse", "mae")),
-    "sequence_labelling": Task("(B, T) class indices", "(B, T, K)", "cross_entropy", ("accuracy",)),
-    "language_modelling": Task(
-        "(B, T) tokens", "(B, T, K)", "cross_entropy", ("accuracy", "bits_per_character")
+    "sequence_labelling": Task(
+        "(B, T) class indices", "(B, T, K)", "cross_entropy", ("accuracy",), "rnn, lstm, gru"
     ),
-    "transcription": Task("(B, L) symbols, 0 behind the end", "(B, T, K)", "ctc", ("exact_match",)),
+    "language_modelling": Task(
+        "(B, T) tokens",
+        "(B, T, K)",
+        "cross_entropy",
+        ("accuracy", "bits_per_character"),
+        "char_lm, rnn, lstm, gru",
+    ),
+    "transcription": Task("(B, L) symbols, 0 behind the end", "(B, T, K)", "ctc", ("exact_match",), "crnn"),
     "ranking": Task("(B, I) relevance", "(B, I)", "listnet", ("ndcg",)),
-    "embedding": Task("(B,) class indices", "(B, K)", "triplet", ("nearest_neighbour",)),
-    "reconstruction": Task("(B, K) the clean inputs", "(B, K)", "mse", ("rmse",)),
-    "adversarial": Task("(B, D) real samples", "(B, 3 + D)", "non_saturating", ("fooled",)),
+    "embedding": Task("(B,) class indices", "(B, K)", "triplet", ("nearest_neighbour",), "embedding_net"),
+    "reconstruction": Task("(B, K) the clean inputs", "(B, K)", "mse", ("rmse",), "denoising_autoencoder"),
+    "adversarial": Task("(B, D) real samples", "(B, 3 + D)", "non_saturating", ("fooled",), "gan"),
 }
 
 

@@ -62,6 +62,9 @@ def multi_head(
     return MultiHead(whole[:-1], width, outputs)
 
 
+SOURCE = "the folder of a run with model=mlp train.keep_weights=true"
+
+
 class Pretrained(nn.Sequential):
     """Hidden layers that start where another run left them."""
 
@@ -73,7 +76,7 @@ def transfer(
     outputs: int,
     activation: Callable[[], nn.Module],
     *,
-    source: str,
+    source: str | None,
     frozen: bool,
     depth: int,
     width: int,
@@ -86,6 +89,8 @@ def transfer(
     """
     whole = mlp(input_shape, outputs, depth=depth, width=width, bias=True, activation=activation)
     trunk = Pretrained(*whole[:-1])
+    if source is None:
+        raise UserError(f"model.source=null: allowed: {SOURCE}")
     _load(source, trunk, activation())
     if frozen:
         trunk.requires_grad_(False).eval()  # nobody calls train() on it: evaluation puts modes back
@@ -101,7 +106,7 @@ def _load(source: str, trunk: nn.Module, activation: nn.Module) -> None:
     except OSError as error:
         raise UserError(
             f"model.source={source}: {Path(str(error.filename)).name} cannot be read there:"
-            f" {error.strerror}; allowed: the folder of a run with model=mlp train.keep_weights=true"
+            f" {error.strerror}; allowed: {SOURCE}"
         ) from error
     last = next(reversed(weights)).rpartition(".")[0]
     hidden = {name: w for name, w in weights.items() if name.rpartition(".")[0] != last}

@@ -75,7 +75,9 @@ def csv(
                 f"data.path={file}: column {names.index(name) + 1} has no name; give it one, or leave it"
                 f" out with 'data.ignore=[\"{name}\"]'"
             )
-    columns = [_numbers(table[name].to_numpy(), file, _in_column(name)) for name in inputs]
+    columns = [
+        _numbers(table[n].to_numpy(), file, _in_column(n), hint=f", or data.ignore=[{n}]") for n in inputs
+    ]
     known = np.char.strip(table[str(target)].fillna("").to_numpy(dtype=np.str_))
     if (empty := np.flatnonzero(known == "")).size:
         raise UserError(f"data.path={file}: {_in_column(str(target))(empty)} is empty")

@@ -83,6 +83,9 @@ class Listener:
         )
         # Layer -> the activation whose output it takes in directly: no need to listen to that one.
         self._fed_by = _fed_by(model, self.modules)
+        self._activations = [
+            m for m in model.modules() if m in self._settings and m not in self._fed_by.values()
+        ]
         self._handles: list[Any] = []
 
     @property
@@ -93,7 +96,7 @@ class Listener:
         """Listen to the forward passes that come next."""
         for i, module in enumerate(self.modules):
             self._handles.append(module.register_forward_hook(self._layer_hook(i)))
-        for module in self._settings.keys() - self._fed_by.values():
+        for module in self._activations:
             self._handles.append(module.register_forward_hook(self._on_activation))
 
     def detach(self) -> None:
@@ -114,9 +117,12 @@ class Listener:
                     times = a.shape[1 if module.batch_first else 0]
                 a = _units_last(a, module)
                 delta = None if delta is None else _units_last(delta, module)
-            signal = Signal(delta, a, call.activation, self._settings.get(call.activation), times)
+            signal = Signal(delta, a, call.activation, self._setting(call.activation), times)
             found.setdefault(call.layer, []).append(signal)
         return {i: runs[0] if len(runs) == 1 else _joined(runs) for i, runs in found.items()}
+
+    def _setting(self, activation: nn.Module | None) -> object:
+        return None if activation is None else self._settings.get(activation)
 
     def _layer_hook(self, layer: int) -> Callable[..., None]:
         calls, fed_by = self.calls, self._fed_by.get(layer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,13 +41,17 @@ ROOTS = ("grad_norm", "delta_rms", "activation_rms", "weight_norm", "update_rati
 SMALLEST_BATCH_FOR_DEAD = 8
 
 # Where is the slope of an activation below a tenth of its maximum? Told from its output a, which is
-# at hand: where the first of the pair is above the second. Modules not listed are not measured.
+# at hand: where the first of the pair is above the second. A module that is not listed is measured if
+# it has a method `flatness(a)` that returns such a pair.
 SATURATED: dict[type[nn.Module], Callable[[Any, Tensor], tuple[Tensor, float]]] = {
     nn.Sigmoid: lambda _, a: ((a - 0.5).abs(), math.sqrt(0.225)),  # 4 a (1 - a) < 0.1
     nn.Tanh: lambda _, a: (a.abs(), math.sqrt(0.9)),  # 1 - a**2 < 0.1
     nn.Softsign: lambda _, a: (a.abs(), 1 - math.sqrt(0.1)),  # (1 - |a|)**2 < 0.1
     # where a < 0 the slope is a + alpha; its maximum is 1 or alpha
     nn.ELU: lambda m, a: (-a, max(0.0, m.alpha - 0.1 * max(1.0, m.alpha))),
+    nn.SELU: lambda _, a: (-a, 0.9 * 1.0507009873554805 * 1.6732632423543772),  # its scale times its alpha
+    nn.Softplus: lambda m, a: (-a, math.log(0.9) / m.beta),  # the slope is 1 - exp(-beta a)
+    nn.Hardtanh: lambda m, a: (((a == m.min_val) | (a == m.max_val)).to(a.dtype), 0.5),
 }
 
 NEVER_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
@@ -239,7 +244,7 @@ class _Plan:
         """Layers with equal activations of one shape; None where there is nothing to measure."""
         activation, (samples, units) = signals[layers[0]].activation, signals[layers[0]].a.shape
         dead = activation is not None and samples >= SMALLEST_BATCH_FOR_DEAD
-        saturates = type(activation) in SATURATED
+        saturates = _flatness(activation) is not None
         if dead:
             self.layout.add("dead_fraction", layers, [units] * len(layers))
         if saturates:
@@ -293,6 +298,12 @@ class _Plan:
         return numbers
 
 
+def _flatness(activation: nn.Module | None) -> Callable[[Tensor], tuple[Tensor, float]] | None:
+    """What tells from its output where an activation is flat; None if nothing does."""
+    known = SATURATED.get(type(activation)) if activation is not None else None
+    return partial(known, activation) if known else getattr(activation, "flatness", None)
+
+
 @dataclass
 class _Group:
     """Layers whose activations have one shape and one kind."""
@@ -310,7 +321,7 @@ class _Group:
         if self.dead:  # the largest |a| over the samples is 0 only where every a is
             size = stack if isinstance(self.activation, NEVER_NEGATIVE) else stack.abs()
             numbers.append(count(torch.eq, size.amax(dim=1), 0.0))
-        if self.saturates and self.activation is not None:
-            flatness, threshold = SATURATED[type(self.activation)](self.activation, stack.flatten(1))
+        if self.saturates and (find := _flatness(self.activation)):
+            flatness, threshold = find(stack.flatten(1))
             numbers.append(count(torch.gt, flatness, threshold))
         return numbers

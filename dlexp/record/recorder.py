@@ -52,7 +52,7 @@ class Recorder:
         self._pending: list[_Pending] = []
         self._deadline = math.inf
         # Away from the CPU bringing numbers over makes the host wait: only on steps that are due.
-        self._may_flush_any_time = next(model.parameters()).device.type == "cpu"
+        self._may_flush_any_time = all(p.device.type == "cpu" for p in model.parameters())
 
     @property
     def layers(self) -> list[Layer]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dlexp.compose import NOTES
 from dlexp.errors import UserError
-
-PRIVATE = ("takes", "tasks", "gives")  # what dlexp itself reads of a choice; nothing to type
-
 
 class Choice(NamedTuple):
     """One YAML file of a group."""
@@ -58,7 +56,7 @@ def _values(content: object, prefix: str = "") -> str:
         return ""
     shown = []
     for key, value in content.items():
-        if str(key).startswith("_") or (not prefix and key in PRIVATE):
+        if str(key).startswith("_") or key in NOTES:
             continue
         if isinstance(value, dict):
             if "_target_" not in value:

@@ -131,8 +131,11 @@ class Terminal:
     def ending(self, summary: Mapping[str, Any], logdir: object, folder: object) -> None:
         """The layer table, what became of the run, the test metrics and where to look next."""
         if summary["layers"] and summary["layers"][0]["first"]:
-            wide = self.console.width >= WIDE
-            shown = SHOWN if self.console.width >= NARROW else SHOWN[:3]
+            longer = max(0, max(len(layer["name"]) for layer in summary["layers"]) - len("01_linear"))
+            if not self.console.is_terminal:
+                self.console.width = max(self.console.width, WIDE + longer)
+            wide = self.console.width >= WIDE + longer
+            shown = SHOWN if self.console.width >= NARROW + longer else SHOWN[:3]
             self._print(layer_table(summary, wide=wide, shown=shown), soft_wrap=False)
             self._print(Text(_caption(summary, wide=wide), "dim"))
             for line in _over_time(summary):

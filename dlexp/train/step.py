@@ -69,15 +69,17 @@ def evaluate(
 ) -> dict[str, float]:
     """The loss and each metric over all samples, with the network in evaluation mode.
 
-    The loss is the mean over batches weighted by their size; a metric sees all outputs at once.
+    The loss is the mean over all samples, or their sum for one with reduction=sum; a metric sees all
+    outputs at once.
     """
     outputs, total = [], torch.zeros((), device=inputs.device)
+    summed = getattr(getattr(loss_function, "loss", loss_function), "reduction", "mean") == "sum"
     with evaluating(model):
         for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
             outputs.append(model(x))
-            total += loss_function(outputs[-1], y) * len(y)
+            total += loss_function(outputs[-1], y) * (1 if summed else len(y) / len(targets))
         whole = torch.cat(outputs)
-        numbers = torch.stack([total / len(targets), *(m(whole, targets).float() for m in metrics.values())])
+        numbers = torch.stack([total, *(m(whole, targets).float() for m in metrics.values())])
     return dict(zip(("loss", *metrics), numbers.tolist(), strict=True))
 
 

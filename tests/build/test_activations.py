@@ -194,3 +194,14 @@ def test_layers_below_a_step_never_learn(tmp_path: Path) -> None:
     norms = run.records.groupby("layer")["grad_norm"].max().tolist()
     assert norms[:2] == [0, 0]
     assert norms[2] > 0
+
+
+@pytest.mark.parametrize("module", [activations.ScaledSigmoid(), activations.SigmoidPlus()])
+def test_flatness_is_told_from_the_output(module: nn.Module) -> None:
+    """Where autograd's slope is below a tenth of the largest one, at 2001 points."""
+    z = torch.linspace(-9, 9, 2001, dtype=torch.float64, requires_grad=True)
+    a = module(z)
+    (slope,) = torch.autograd.grad(a.sum(), z)
+    flatness, threshold = module.flatness(a.detach())
+    assert torch.equal(flatness > threshold, slope.abs() < 0.1 * slope.abs().max())
+    assert 0 < (flatness > threshold).sum() < 2001

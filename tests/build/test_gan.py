@@ -26,7 +26,7 @@ def small() -> GAN:
     halves = [
         mlp((i,), o, depth=2, width=7, bias=True, activation=nn.Tanh).double() for i, o in ((Z, D), (D, 1))
     ]
-    return GAN(*halves, noise=Z)
+    return GAN(*halves, latent=Z)
 
 
 def real() -> Tensor:

@@ -120,6 +120,12 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         built("model=transfer", f"model.source={tmp_path}")
 
 
+def test_a_source_has_to_be_named() -> None:
+    text = r"model\.source=null: allowed: the folder of a run with model=mlp train\.keep_weights=true"
+    with pytest.raises(UserError, match=f"^{text}$"):
+        built("model=transfer")
+
+
 @pytest.mark.parametrize("unit_length", ["true", "false"])
 def test_places_are_on_the_unit_sphere_if_asked(unit_length: str) -> None:
     """And in as many dimensions as asked."""

@@ -187,12 +187,13 @@ def test_one_digit_against_the_rest() -> None:
     assert torch.equal(nine.train.inputs, plain.train.inputs)
 
 
-def test_rare_positives() -> None:
-    """positives=0.01 leaves 16 nines beside the 1617 other digits: 1617 / 99 = 16.3."""
-    data = load(digit=9, positives=0.01)
+@pytest.mark.parametrize(("share", "nines"), [(0.01, 16), (0.05, 85)])
+def test_rare_positives(share: float, nines: int) -> None:
+    """So many nines stay beside the 1617 other digits: 1617 / 99 = 16.3, 1617 / 19 = 85.1."""
+    data = load(digit=9, positives=share)
     parts = [data.train, data.validation, data.test]
-    assert sum(int(part.targets.sum()) for part in parts) == 16
-    assert sum(map(len, parts)) == 1617 + 16
+    assert sum(int(part.targets.sum()) for part in parts) == nines
+    assert sum(map(len, parts)) == 1617 + nines
 
 
 def test_few_labels_are_spread_over_the_classes() -> None:

@@ -171,7 +171,10 @@ def test_targets_of_a_regression_can_be_standardized(tmp_path: Path) -> None:
         (
             ["a,y", "1,2", "x,3"],
             {},
-            "data.path={}: column a, row 2 below the names, is 'x'; allowed: finite numbers",
+            (
+                "data.path={}: column a, row 2 below the names, is 'x'; allowed: finite numbers,"
+                " or data.ignore=[a]"
+            ),
         ),
         (
             ["a,y", "1,2", ",3"],
