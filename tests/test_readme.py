@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import readme_choices
 
 from dlexp.build.check import check
 from dlexp.compose import compose
@@ -105,3 +106,9 @@ def test_tree_names_folders_that_exist() -> None:
     assert folders, "the README has a tree with one phrase per folder"
     gone = [path for path in folders if path not in MADE_LATER and not (ROOT / path).is_dir()]
     assert gone == []
+
+
+def test_the_tables_of_choices_are_those_of_the_yaml_files() -> None:
+    """After a change: python tests/readme_choices.py."""
+    found = README.partition(readme_choices.BEGIN)[2].partition(readme_choices.END)[0]
+    assert found == f"\n{readme_choices.tables()}"

@@ -91,6 +91,7 @@ FINITE = Rule(
 )
 FLAG = Rule("true, false", lambda v: isinstance(v, bool))
 TEXT = Rule("a text", lambda v: isinstance(v, str) and bool(v))
+NAME = Rule("a name", lambda v: (isinstance(v, str) and bool(v)) or _is_int(v))  # of a column, 2 say
 NULL = Rule("null", lambda v: v is None)
 DEVICE = Rule(
     "auto, cpu, cuda, cuda:N, mps",
@@ -212,10 +213,16 @@ RULES = {
     "data.split_seed": whole(0, 2**63 - 1),
     "data.standardize": words(*STANDARDIZE),
     "data.train_dev": number(0, 1, ends="[)"),
+    "data.shift": whole(0, 7),
+    "data.canvas": whole(8, 100),
+    "data.clutter": whole(0, 100),
+    "data.digit": whole(0, 9),
+    "data.labels": whole(10),
+    "data.size": whole(1, 4096),
     "data.path": NULL | TEXT,
-    "data.target": NULL | TEXT,
+    "data.target": NULL | NAME,
     "data.kind": words("auto", "classification", "regression"),
-    "data.ignore": several(TEXT),
+    "data.ignore": several(NAME),
     "data.separator": words("comma", "semicolon", "tab"),
     "data.standardize_targets": FLAG,
     "data.positives": NULL | number(0, 1, ends="()"),

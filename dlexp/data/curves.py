@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlexp.data import dataset, parts
+from dlexp.data import dataset
 from dlexp.data.dataset import Dataset, Split
 
 
@@ -49,7 +49,7 @@ def line(
 
     drawn = _draw(lambda x: slope * x + offset, 1.0, samples, noise, sample_seed)
     facts = {"best_rmse": noise}
-    return parts.divide(drawn, spoil, outputs=1, task="regression", facts=facts, **shares)
+    return dataset.divide(drawn, change=spoil, outputs=1, task="regression", facts=facts, **shares)
 
 
 def sine(samples: int, frequency: float, noise: float, sample_seed: int, **shares: Any) -> Dataset:

@@ -72,18 +72,21 @@ def divide(
     standardize: str,
     outputs: int,
     train_dev: float = 0.0,
+    change: Callable[[list[Split]], list[Split]] = lambda splits: splits,
     **rest: Any,
 ) -> Dataset:
     """A data set from samples in one heap: split, then standardized.
 
     Args:
+        change: takes and returns train, validation, test and, if there is one, train_dev, between the cut
+            and the standardization: nothing that is made there from a sample is in two splits.
         validation, test, train_dev: shares of all samples that are held out; no `train_dev` at 0.
         split_seed: of the generator that shuffles before the cut.
         standardize: see the function of that name.
         outputs, rest: what else the data set knows of itself.
     """
     shares = {"validation": validation, "test": test} | ({"train_dev": train_dev} if train_dev else {})
-    parts = standardized(split(samples, shares, split_seed), standardize)
+    parts = standardized(change(split(samples, shares, split_seed)), standardize)
     named: dict[str, Any] = dict(zip(("train", *shares), parts, strict=True))
     return Dataset(**named, outputs=outputs, **rest)
 

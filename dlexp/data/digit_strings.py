@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dlexp.data import digits, parts
+from dlexp.data import digits
 from dlexp.data.dataset import Dataset, Split
 from dlexp.errors import UserError
 
@@ -41,7 +41,7 @@ def load(samples: int, shortest: int, longest: int, sample_seed: int, **shares: 
             for split, count in zip(splits, counts, strict=True)
         ]
 
-    return parts.divide(pictures, write, outputs=11, task="transcription", **shares)
+    return dataset.divide(pictures, change=write, outputs=11, task="transcription", **shares)
 
 
 def strings(pictures: Split, count: int, shortest: int, longest: int, generator: torch.Generator) -> Split:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlexp.data import dataset, parts
+from dlexp.data import dataset
 from dlexp.data.dataset import Dataset, Split
 
 GATES = {  # what comes out for the inputs 00, 01, 10, 11
@@ -53,7 +53,7 @@ def gate(gate: str, samples: int, noise: float, sample_seed: int, **shares: Any)
     def loosen(tables: list[Split]) -> list[Split]:
         return [Split(t.inputs.flatten(0, 1), t.targets.flatten(0, 1)) for t in tables]
 
-    return parts.divide(Split(inputs, targets), loosen, outputs=1, task="binary", **shares)
+    return dataset.divide(Split(inputs, targets), change=loosen, outputs=1, task="binary", **shares)
 
 
 def parity(bits: int, samples: int, sample_seed: int, **shares: Any) -> Dataset:

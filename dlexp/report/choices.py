@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dlexp.compose import NOTES
 from dlexp.errors import UserError
 
+
 class Choice(NamedTuple):
     """One YAML file of a group."""
 
     word: str
     says: str  # its opening comment, a line
-    values: str  # what can be set in it, e.g. "depth=3, width=64"
+    values: dict[str, str]  # what can be set in it, as it is typed: {"depth": "3", "width": "64"}
     default: bool
+
+    def shown(self, leave_out: Collection[str] = ()) -> str:
+        """The values in a line, e.g. "depth=3, width=64"."""
+        return ", ".join(f"{key}={value}" for key, value in self.values.items() if key not in leave_out)
 
 
 def groups(configs: Path) -> dict[str, str]:
@@ -50,31 +56,37 @@ def choices(configs: Path, group: str) -> list[Choice]:
     return sorted(found, key=lambda choice: not choice.default)
 
 
-def _values(content: object, prefix: str = "") -> str:
+def common(found: list[Choice]) -> list[str]:
+    """What more than half of the choices of a large group can be told: said once, not in every row."""
+    keys = [key for choice in found for key in choice.values]
+    return [key for key in dict.fromkeys(keys) if len(found) > 9 and keys.count(key) > len(found) / 2]
+
+
+def _values(content: object, prefix: str = "") -> dict[str, str]:
     """The keys of a choice with their values, as they are typed."""
-    if not isinstance(content, dict):
-        return ""
-    shown = []
-    for key, value in content.items():
+    found: dict[str, str] = {}
+    for key, value in content.items() if isinstance(content, dict) else ():
         if str(key).startswith("_") or key in NOTES:
             continue
         if isinstance(value, dict):
-            if "_target_" not in value:
-                shown.append(_values(value, f"{prefix}{key}."))
-            continue
-        text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        shown.append(f"{prefix}{key}={text.replace(' ', '')}")
-    return ", ".join(part for part in shown if part)
+            found |= _values(value, f"{prefix}{key}.") if "_target_" not in value else {}
+        else:
+            text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            found[f"{prefix}{key}"] = text.replace(" ", "")
+    return found
 
 
 def as_markdown(configs: Path, group: str) -> str:
     """A table for the README: a row for each choice."""
     rows = [f"| `{group}=` | what it is | values |", "|---|---|---|"]
-    for choice in choices(configs, group):
+    found = choices(configs, group)
+    shared = common(found)
+    for choice in found:
         word = f"**`{choice.word}`**" if choice.default else f"`{choice.word}`"
-        values = choice.values.replace("|", "\\|")
-        says = choice.says.replace("|", "\\|")
+        says, values = (text.replace("|", "\\|") for text in (choice.says, choice.shown(shared)))
         rows.append(f"| {word} | {says} | {f'`{values}`' if values else ''} |")
+    if shared:
+        rows += ["", f"Most of them also take {', '.join(f'`{group}.{key}`' for key in shared)}."]
     return "\n".join(rows) + "\n"
 
 
@@ -100,6 +112,11 @@ def show(configs: Path, group: str | None) -> None:
     table.add_column(f"{group}=", no_wrap=True)
     table.add_column("what it is")
     table.add_column("values")
-    for choice in choices(configs, group):
-        table.add_row(choice.word + ("  (default)" if choice.default else ""), choice.says, choice.values)
+    found = choices(configs, group)
+    shared = common(found)
+    for choice in found:
+        word = choice.word + ("  (default)" if choice.default else "")
+        table.add_row(word, choice.says, choice.shown(shared))
     console.print(table)
+    if shared:
+        console.print(f"\nMost of them also take {', '.join(f'{group}.{key}' for key in shared)}.")
