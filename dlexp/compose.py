@@ -110,7 +110,7 @@ def explain(error: Exception) -> list[str]:
         if "." not in key:
             known = [name for name in {*known, *_groups()} if name != "hydra"]
         typed = re.search(r"To append to your config use \+(\S.*)$", text)
-        hint = _elsewhere(key) or _inside(key) or _nearest(key, known)
+        hint = _elsewhere(key) or _inside(key, parent) or _nearest(key, known)
         return [f"{typed[1] if typed else key}: no such key{hint}"]
     if text.startswith("Config group override must be"):
         return [f"write key=value; a group ({', '.join(_groups())}) takes the name of a YAML file, not null"]
@@ -129,14 +129,14 @@ def _elsewhere(key: str) -> str:
     return f" of this choice; it belongs to {', '.join(takers)}" if takers else ""
 
 
-def _inside(key: str) -> str:
+def _inside(key: str, config: object) -> str:
     """Where a key of that name stands, if it was typed without its group: depth is model.depth."""
-    if "." in key:
+    if "." in key or not isinstance(config, DictConfig):
         return ""
-    holders = [
-        g for g in _groups() if any(key in OmegaConf.load(path) for path in (CONFIGS / g).glob("*.yaml"))
-    ]
-    return f"; did you mean {' or '.join(f'{group}.{key}' for group in holders)}?" if holders else ""
+    files = {group: (CONFIGS / group).glob("*.yaml") for group in _groups()}
+    found = [group for group in files if group in config and key in config[group]]
+    found = found or [g for g, paths in files.items() if any(key in OmegaConf.load(path) for path in paths)]
+    return f"; did you mean {' or '.join(f'{group}.{key}' for group in found)}?" if found else ""
 
 
 def _nearest(typed: str, known: Iterable[str]) -> str:

@@ -98,21 +98,22 @@ def only_run(folder: Path) -> Path:
 
 
 TOP = (
-    "allowed: activation, anomaly, data, debug, device, dropout, initializer, loss, model, name,"
-    " normalization, optimizer, outputs, record, seed, threads, train"
+    "allowed: activation, anomaly, augmentation, clip, data, debug, device, dropout, gradient_check, head,"
+    " initializer, loss, metrics, model, name, normalization, optimizer, outputs, record, regularizer,"
+    " scheduler, seed, stopping, task, threads, train"
 )
 DEPTH = "allowed: a whole number from 1 to 10000"
 LR = "allowed: a finite number, 0 or more"
 P = "allowed: a number in [0, 1)"
 POSITIVE = "allowed: a whole number, 1 or more"
-NO_HIDDEN = "model=linear has no hidden layer to put it in; allowed: none"
+NO_HIDDEN = "model=linear takes none; allowed: none"
 GET_FILES = "add data.download=true to fetch it (needs a network), or name the folder"
 
 # Words as typed (GARBAGE, FILE and MISSING stand for paths), and parts of the one line they get, in order.
 WRONG: list[tuple[str, list[str]]] = [
-    ("activation=rleu", ["activation=rleu: no such choice; did you mean relu?; allowed: elu,", "tanh"]),
-    ("model=cnn3", ["model=cnn3: no such choice; allowed: ", "linear, mlp"]),
-    ("debug=quik", ["debug=quik: no such choice; did you mean quick?; allowed: anomaly, none, one"]),
+    ("activation=rleu", ["activation=rleu: no such choice; did you mean relu?; allowed: abs, elu,", "tanh"]),
+    ("model=cnn3", ["model=cnn3: no such choice; did you mean cnn?; allowed: ", "linear, ", "mlp"]),
+    ("debug=quik", ["debug=quik: no such choice; did you mean quick?; allowed: anomaly, gradient_check,"]),
     ("activaton=relu", ["activaton=relu: no such key; did you mean activation?; " + TOP]),
     ("foo=3", ["foo=3: no such key; " + TOP]),
     ("foo.bar=3", ["foo.bar=3: no such key; " + TOP]),
@@ -120,7 +121,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ("train.epoch=3", ["train.epoch=3: no such key; did you mean train.epochs?; allowed: train.batch_size,"]),
     ("dropout.p=0.3", ["dropout.p=0.3: no such key of this choice; it belongs to dropout=standard"]),
     ("activation.alpha=3", ["activation.alpha=3: no such key of this choice; it belongs to activation=elu"]),
-    ("model=linear model.depth=3", ["model.depth=3: no such key of this choice; it belongs to model=mlp"]),
+    ("model=linear model.depth=3", ["model.depth=3: no such key of this choice; it belongs", "model=mlp"]),
     ("data.root=x", ["data.root=x: no such key of this choice; it belongs to data=cifar10, "]),
     ("optimizer.momentum=0.9", ["optimizer.momentum=0.9: no such key of this choice", "optimizer=momentum"]),
     ("relu", ["relu: not understood; write key=value, for example model.depth=20"]),
@@ -148,7 +149,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ("initializer=kaiming_normal initializer.mode=fan", ["initializer.mode=fan: allowed: fan_in, fan_out"]),
     ("normalization=layer normalization.position=in", ["normalization.position=in: allowed: before, after"]),
     ("train.batch_size=5000", ["train.batch_size=5000: larger than the training split", "1 to 1257"]),
-    ("train.batch_size=0", ["train.batch_size=0: " + POSITIVE]),
+    ("train.batch_size=0", ["train.batch_size=0: allowed: all or a whole number, 1 or more"]),
     ("train.epochs=1.5", ["train.epochs=1.5: " + POSITIVE]),
     ("train.max_steps=0", ["train.max_steps=0: allowed: null or a whole number, 1 or more"]),
     ("record.every=sometimes", ["record.every=sometimes: allowed: auto, never or a whole number, 1 or more"]),
@@ -159,7 +160,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ("data=cifar10 data.root=MISSING", ["data.root=MISSING: CIFAR10 is not there; " + GET_FILES]),
     ("data=mnist data.root=GARBAGE", ["data.root=GARBAGE: cannot be read as MNIST: "]),
     ("data=cifar10 data.root=GARBAGE", ["data.root=GARBAGE: cannot be read as CIFAR10: "]),
-    ("data.standardize=pixel", ["data.standardize=pixel: allowed: channel, feature, none"]),
+    ("data.standardize=pixel", ["data.standardize=pixel: allowed: channel, feature, minmax, bad_scale"]),
     ("data.validation=0", ["data.validation=0: allowed: a number in (0, 1)"]),
     ("data.validation=1.5", ["data.validation=1.5: allowed: a number in (0, 1)"]),
     ("data.validation=0.6 data.test=0.5", ["data.", "validation", "0.6", "0.5", "1797 samples"]),
@@ -180,7 +181,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ("=3", ["write key=value; a group (activation, ", ") takes the name of a YAML file"]),
     ("~activation._partial_", ["activation=relu: its YAML file needs the line `_partial_: true`"]),
     ("name=null", ["name=null: allowed: a folder name below outputs"]),
-    ("outputs=", ["outputs=: allowed: a path"]),
+    ("outputs=", ["outputs=: allowed: a text"]),
     ("outputs=FILE", ["outputs=FILE: no run folder can be made there: "]),
     ("outputs=FILE/sub", ["outputs=FILE/sub: no run folder can be made there: "]),
     ("hydra.run.dir=FILE", ["hydra.run.dir=FILE: "]),
@@ -414,11 +415,13 @@ def test_info_defaults(tmp_path: Path) -> None:
 
 
 def test_tab_completion(tmp_path: Path) -> None:
-    """The shell asks for what activation=s may become."""
-    line = "dlexp activation=s"
+    """The shell asks for what activation=so may become."""
+    line = "dlexp activation=so"
     answer = command(tmp_path, "-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
     assert answer.code == 0
-    assert answer.out.split() == ["activation=sigmoid", "activation=softsign"]
+    assert answer.out.split() == [
+        f"activation={word}" for word in ("softmax", "softmax_notes", "softplus", "softsign")
+    ]
 
 
 def test_runs_at_the_same_time_share_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dlexp.data import digits
+from dlexp.data import dataset, digits
 from dlexp.data.dataset import Dataset, Split
 from dlexp.errors import UserError
 

@@ -200,7 +200,7 @@ def test_a_plain_line_names_the_step_of_its_numbers() -> None:
     made = terminal(forced=False)
     for step in made.track(100):
         if step == 57:
-            made.rows([Row(at, 1.0 + at, 0.5, np.zeros((0, 0)), {}) for at in (5, 31, 57)])
+            made.rows([Row(at, {"loss": 1.0 + at}, np.zeros((0, 0)), {}) for at in (5, 31, 57)])
     assert [line.split()[1:4:2] for line in text_of(made.console).splitlines()] == [
         ["32/100", "32"],
         ["58/100", "58"],
