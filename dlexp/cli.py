@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,7 +41,7 @@ def main() -> None:
         sys.exit(143 if isinstance(stop, Terminated) else 130)
     except Exception as error:
         if show_trace:
-            raise
+            traceback.print_exc()
         _tell(error)
 
 
@@ -94,6 +95,8 @@ def _dispatch() -> None:
             _run(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
+                if isinstance(error, UserError):
+                    _unmake([Path(HydraConfig.get().runtime.output_dir)])
                 raise
             failures.append(error)
 
@@ -103,9 +106,7 @@ def _dispatch() -> None:
     try:
         hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **VERSION_BASE)(task)()
     except Exception as error:
-        if called:
-            raise
-        if isinstance(error, BrokenPipeError):
+        if called or isinstance(error, BrokenPipeError):
             raise
         if named and isinstance(error, OSError):
             raise UserError(f"hydra.run.dir={named[-1]}: cannot be made: {error.strerror}") from error

@@ -83,7 +83,7 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
         "versions": versions(),
     }
     sinks: list[Sink] = [terminal]
-    recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks)
+    recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks, parts.order)
     with stoppable() as stop:  # until the summary is written
         try:
             _save_config(folder / folders.CONFIG, request)
@@ -103,7 +103,7 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
                 weights = parts.model.state_dict()
                 folders.write_whole(folder / folders.WEIGHTS, lambda draft: torch.save(weights, draft))
             if config.record.tensorboard:
-                board.hyperparameters(_hyperparameters(request), _headlines(parts))
+                board.hyperparameters(_hyperparameters(parts), _headlines(parts))
         except KeyboardInterrupt:
             summary["status"] = "interrupted"
             raise
@@ -256,7 +256,8 @@ def _heading(
     """What a person wants to see confirmed before the run goes on."""
     config, choices, data = request.config, request.choices, parts.data
     parameters = sum(p.numel() for p in parts.model.parameters())
-    words = [choices["model"]]
+    shipped = not any(word.startswith("model._target_=") for word in request.overrides)
+    words = [choices["model"] if shipped else config.model._target_]
     words += [f"{key}={str(value).lower()}" for key, value in flatten(config.model).items()]
     network = ", ".join([" ".join(words), choices["initializer"]])
     for group in parts.used:
@@ -308,12 +309,15 @@ _NOT_HYPERPARAMETERS = (
 )
 
 
-def _hyperparameters(request: Request) -> dict[str, Any]:
-    """Group -> word and key -> value, as typed on the command line."""
+def _hyperparameters(parts: Parts) -> dict[str, Any]:
+    """Group -> word and key -> value, as typed on the command line; nothing that the model does not take."""
+    request = parts.request
+    unused = {"activation", "normalization", "dropout"} - set(parts.used)
     groups = {key: word for key, word in request.choices.items() if key in request.config}
     values = {
         key: value
         for key, value in flatten(request.config).items()
-        if not key.startswith(_NOT_HYPERPARAMETERS)
+        if not key.startswith(_NOT_HYPERPARAMETERS) and key.partition(".")[0] not in unused
     }
+    groups = {key: word for key, word in groups.items() if key not in unused}
     return {key: word for key, word in groups.items() if key not in ("record", "train", "debug")} | values

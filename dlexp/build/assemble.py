@@ -56,6 +56,7 @@ class Parts:
     batch_size: int
     steps: int  # optimizer steps of the whole run
     steps_per_epoch: int
+    order: tuple[str, ...]  # the paths of the model's modules, in the order in which they run
     used: tuple[str, ...]  # those of the groups activation, normalization and dropout that the model takes
 
 
@@ -77,7 +78,7 @@ def assemble(request: Request, device: torch.device) -> Parts:
     model = model.to(device)
     loss = _loss(request, data.task).to(device)
     measured = _metrics(request, data)
-    _rehearse(request, model, loss, measured, data)
+    order = _rehearse(request, model, loss, measured, data)
     learned = [p for p in model.parameters() if p.requires_grad]
     optimizer = _optimizer(request, learned) if learned else None
     regularizer = _build(request, "regularizer") if "_target_" in config.regularizer else None
@@ -102,6 +103,7 @@ def assemble(request: Request, device: torch.device) -> Parts:
         batch_size=batch_size,
         steps=steps if optimizer else 0,
         steps_per_epoch=steps_per_epoch,
+        order=order,
         used=tuple(group for group in ("activation", "normalization", "dropout") if group in taken),
     )
 
@@ -267,14 +269,25 @@ def _stopping(request: Request, metrics: dict[str, Metric]) -> EarlyStopping | N
 
 def _rehearse(
     request: Request, model: nn.Module, loss: nn.Module, metrics: dict[str, Metric], data: Dataset
-) -> None:
-    """One forward pass of two samples, so that parts that do not fit fail before a folder exists."""
+) -> tuple[str, ...]:
+    """One forward pass of two samples, so that parts that do not fit fail before a folder exists.
+
+    Returns:
+        The paths of all modules in the order in which they ran first.
+    """
+    order: dict[str, None] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, path=path: order.setdefault(path))
+        for path, module in model.named_modules()
+    ]
     inputs, targets = data.train.inputs[:2], data.train.targets[:2]
     # evaluation mode leaves running statistics alone
     hint = TASKS[data.task].models
     with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(model):
         with _blame(request, "model", hint and f"; for the task {data.task} there are {hint}"):
             outputs = model(inputs)
+        for hook in hooks:
+            hook.remove()
         with _blame(request, "loss", hint and f"; models for the task {data.task}: {hint}"):
             loss(outputs, targets)
         for name, metric in metrics.items():
@@ -283,6 +296,7 @@ def _rehearse(
             except Exception as error:
                 text = " ".join(str(error).split())
                 raise UserError(f"metrics=[{name}]: does not fit the task {data.task}: {text}") from error
+    return tuple(order)
 
 
 def _build(request: Request, group: str, *args: Any, leave_out: Sequence[str] = ()) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dlexp.build.task import TASKS
-from dlexp.compose import Request, flatten
+from dlexp.compose import CONFIGS, Request, flatten
 from dlexp.data.dataset import STANDARDIZE
 from dlexp.errors import UserError
 
@@ -298,8 +298,9 @@ def check(request: Request) -> None:
     faults += [f"{key}=???: needs a value" for key in OmegaConf.missing_keys(config)]
     if faults:
         raise UserError(*faults)
+    strange = _strange(request)
     for key, value in flatten(config).items():
-        rule = RULES.get(key)
+        rule = None if key.partition(".")[0] in strange and "." in key else RULES.get(key)
         if rule is None and any(
             isinstance(v, float) for v in (value if isinstance(value, list) else [value])
         ):
@@ -309,3 +310,13 @@ def check(request: Request) -> None:
             faults.append(f"{key}={shown}: allowed: {rule.allowed}")
     if faults:
         raise UserError(*faults)
+
+
+def _strange(request: Request) -> set[str]:
+    """The groups whose choice is somebody's own: a YAML file or a `_target_` that dlexp does not know."""
+    typed = {word.lstrip("+").partition("=")[0] for word in request.overrides}
+    return {
+        group
+        for group, choice in request.choices.items()
+        if f"{group}._target_" in typed or not (CONFIGS / group / f"{choice}.yaml").is_file()
+    }

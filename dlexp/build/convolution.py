@@ -141,9 +141,9 @@ class ResNetBlock(nn.Module):
         self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = self.shortcut(x)
-        # The branch comes last, so that the activation that follows is recorded as that of its last layer.
-        a: Tensor = self.activation(self.branch(x) + kept)
+        h = self.branch(x)
+        h += self.shortcut(x)  # in place, so that the activation is recorded as that of the branch
+        a: Tensor = self.activation(h)
         return a
 
 

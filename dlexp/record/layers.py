@@ -1,13 +1,16 @@
 """Which modules are layers, and what passes through them in a step that is watched.
 
 A layer is a module that owns a weight matrix; its z is what the module returns, before any
-normalization or activation; its activation is what the last activation module between it and the
-next layer returns. Normalization layers own vectors, not matrices, and are not layers here.
+normalization or activation; its activation is what the activation module returns that takes in z, or
+takes in what normalization, dropout and the like made of z. Which one that is, is seen from the tensors
+themselves, so branches may run in any order. Normalization layers own vectors, not matrices, and are
+not layers here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,14 +40,22 @@ class Layer:
 class Call:
     """One run of one layer in a forward pass; a layer that is used twice has two."""
 
-    __slots__ = ("a", "activation", "given", "layer", "output")
+    __slots__ = ("a", "activation", "given", "layer", "output", "version")
 
     def __init__(self, layer: int, z: Tensor) -> None:
         self.layer = layer  # its index
         self.output = z.output_nr  # which output of the node that made it z is
         self.given: list[tuple[Tensor | None, ...]] = []  # what backward gave the node that made z
-        self.activation: nn.Module | None = None  # the last one before the next layer, if any
-        self.a = z  # what that returned, or the layer itself; z is let go, as it is without watching
+        self.hears(None, z)
+
+    def hears(self, activation: nn.Module | None, a: Tensor) -> None:
+        """Keep what the activation returned; z is let go, as it is without watching."""
+        self.activation, self.a, self.version = activation, a, a._version
+
+    @property
+    def overwritten(self) -> bool:
+        """Did something in place change `a` since?"""
+        return self.a._version != self.version
 
 
 class Signal(NamedTuple):
@@ -55,21 +66,31 @@ class Signal(NamedTuple):
     """
 
     delta: Tensor | None  # (S, U), dL/dz; None where no gradient came
-    a: Tensor  # (S, U)
+    a: Tensor | None  # (S, U); None where it was overwritten before it could be measured
     activation: nn.Module | None
-    setting: object  # the same for activations that are alike
+    setting: object  # the same for activations that are alike; SEVERAL if they are not
     times: int  # T; 1 also where the runs were of different sizes
+
+
+SEVERAL = "several activations"  # of one layer in one step
+
+
+def owners(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that own a weight matrix, by their paths."""
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if any(p.dim() >= 2 for p in module.parameters(recurse=False))
+    }
 
 
 class Listener:
     """Hears what the layers of `model` return, while it is attached."""
 
-    def __init__(self, model: nn.Module) -> None:
-        found = [
-            (path, module)
-            for path, module in model.named_modules()
-            if any(p.dim() >= 2 for p in module.parameters(recurse=False))
-        ]
+    def __init__(self, model: nn.Module, order: Sequence[str] = ()) -> None:
+        """Layers are numbered in `order`, paths of modules; those it does not name come last."""
+        own = owners(model)
+        found = [(path, own[path]) for path in dict.fromkeys((*order, *own)) if path in own]
         self.layers = [_layer(i, path, module, len(found)) for i, (path, module) in enumerate(found, 1)]
         self.modules = [module for _, module in found]
         self.calls: list[Call] = []  # in the order of the forward pass
@@ -83,9 +104,14 @@ class Listener:
         )
         # Layer -> the activation whose output it takes in directly: no need to listen to that one.
         self._fed_by = _fed_by(model, self.modules)
-        self._activations = [
-            m for m in model.modules() if m in self._settings and m not in self._fed_by.values()
+        # Everything else without parts of its own: activations, and what stands before one.
+        self._others = [
+            m
+            for m in model.modules()
+            if not any(m.children()) and m not in self.modules and m not in self._fed_by.values()
         ]
+        self._others_matter = any(m in self._settings for m in self._others)
+        self._trail: dict[int, tuple[weakref.ref[Tensor], Call]] = {}  # what was made of the z of a call
         self._handles: list[Any] = []
 
     @property
@@ -96,26 +122,32 @@ class Listener:
         """Listen to the forward passes that come next."""
         for i, module in enumerate(self.modules):
             self._handles.append(module.register_forward_hook(self._layer_hook(i)))
-        for module in self._activations:
-            self._handles.append(module.register_forward_hook(self._on_activation))
+        if self._others_matter:
+            for module in self._others:
+                self._handles.append(module.register_forward_hook(self._on_other))
 
     def detach(self) -> None:
         """Stop listening; the model is as it was before `attach`."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what was heard, and so of the graph."""
         self.calls.clear()
+        self._trail.clear()
 
     def signals(self) -> dict[int, Signal]:
         """What passed through each layer that ran; one that ran twice has the samples of both runs."""
         found: dict[int, list[Signal]] = {}
         for call in self.calls:
-            a, times, module = call.a, 1, self.modules[call.layer]
+            a, times, module = None if call.overwritten else call.a, 1, self.modules[call.layer]
             delta = call.given[-1][call.output] if call.given else None
-            if a.dim() != 2 or (delta is not None and delta.dim() != 2):
-                if isinstance(module, nn.RNNBase) and a.dim() == 3:
-                    times = a.shape[1 if module.batch_first else 0]
-                a = _units_last(a, module)
+            if call.a.dim() != 2 or (delta is not None and delta.dim() != 2):
+                if isinstance(module, nn.RNNBase) and call.a.dim() == 3:
+                    times = call.a.shape[1 if module.batch_first else 0]
+                a = None if a is None else _units_last(a, module)
                 delta = None if delta is None else _units_last(delta, module)
             signal = Signal(delta, a, call.activation, self._setting(call.activation), times)
             found.setdefault(call.layer, []).append(signal)
@@ -125,27 +157,37 @@ class Listener:
         return None if activation is None else self._settings.get(activation)
 
     def _layer_hook(self, layer: int) -> Callable[..., None]:
-        calls, fed_by = self.calls, self._fed_by.get(layer)
+        calls, trail, fed_by = self.calls, self._trail, self._fed_by.get(layer)
+        listens = self._others_matter
 
         def on_layer(module: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
             if not torch.is_grad_enabled():  # an evaluation between two recorded steps
                 return
             if fed_by is not None and calls:
-                calls[-1].activation, calls[-1].a = fed_by, args[0]
+                calls[-1].hears(fed_by, args[0])
             z = returned[0] if isinstance(returned, tuple) else returned
+            if not isinstance(z, Tensor):  # a dict, say: nothing is known of what is in it
+                return
             call = Call(layer, z)
             if z.grad_fn is not None:
                 # The node that made z is given dL/dz even if an in-place activation overwrites z later.
                 # It holds on to the list alone: holding the call, and so z, would be a cycle and a leak.
                 z.grad_fn.register_prehook(call.given.append)
             calls.append(call)
+            if listens:
+                trail[id(z)] = weakref.ref(z), call
 
         return on_layer
 
-    def _on_activation(self, module: nn.Module, args: object, a: Tensor) -> None:
-        if self.calls and torch.is_grad_enabled():
-            self.calls[-1].activation = module
-            self.calls[-1].a = a.detach().clone() if self._overwritten else a
+    def _on_other(self, module: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
+        """An activation, or a module between a layer and its activation."""
+        known = self._trail.get(id(args[0])) if args and torch.is_grad_enabled() else None
+        if known is None or known[0]() is not args[0] or not isinstance(returned, Tensor):
+            return
+        call = known[1]
+        if module in self._settings:
+            call.hears(module, returned.detach().clone() if self._overwritten else returned)
+        self._trail[id(returned)] = weakref.ref(returned), call
 
 
 def _layer(number: int, path: str, module: nn.Module, of: int) -> Layer:
@@ -180,11 +222,16 @@ def _fed_by(model: nn.Module, layers: list[nn.Module]) -> dict[int, nn.Module]:
 def _joined(runs: list[Signal]) -> Signal:
     """Several runs of one layer as one signal."""
     deltas = [run.delta for run in runs if run.delta is not None]
-    alike = len({len(run.a) / run.times for run in runs}) == 1 and len(deltas) in (0, len(runs))
-    return runs[-1]._replace(
+    signals = [run.a for run in runs if run.a is not None]
+    whole = len(signals) == len(runs)
+    alike = whole and len({len(a) / run.times for a, run in zip(signals, runs, strict=True)}) == 1
+    several = len({run.setting for run in runs}) > 1
+    return Signal(
         delta=torch.cat(deltas) if deltas else None,
-        a=torch.cat([run.a for run in runs]),
-        times=sum(run.times for run in runs) if alike else 1,
+        a=torch.cat(signals) if whole else None,
+        activation=None if several else runs[-1].activation,
+        setting=SEVERAL if several else runs[-1].setting,
+        times=sum(run.times for run in runs) if alike and len(deltas) in (0, len(runs)) else 1,
     )
 
 

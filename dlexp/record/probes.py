@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dlexp.record.layers import Listener, Signal
+from dlexp.record.layers import SEVERAL, Listener, Signal
 from dlexp.record.sheet import SMALL, Sheet, count, safe_norms
 
 QUANTITIES = (
@@ -60,7 +60,8 @@ MOST_PLANS = 16  # kept at a time, where the shapes of steps differ
 
 NO_GRADIENT = "no gradient"
 NO_UPDATE = "no update was made"
-NOT_RUN = "the layer did not run"
+NOT_RUN = "the layer did not run, or returned no tensor"
+OVERWRITTEN = "overwritten in place"
 NO_ACTIVATION = "no activation"
 NOT_MEASURED = "not measured for this activation"
 SMALL_BATCH = f"fewer than {SMALLEST_BATCH_FOR_DEAD} samples"
@@ -118,9 +119,8 @@ class Layout:
         parts = numbers[:, place]
         parts = np.where(roots, parts**2, parts) * scale
         cell = cell + cells * np.arange(steps)[:, None]
-        sums: np.ndarray = np.bincount(cell.ravel(), parts.ravel(), minlength=steps * cells).reshape(
-            steps, cells
-        )
+        sums: np.ndarray = np.bincount(cell.ravel(), parts.ravel(), minlength=steps * cells)
+        sums = sums.astype(float).reshape(steps, cells)  # of nothing bincount makes integers
         sums[:, self._gaps] = math.nan
         tables = sums.reshape(steps, len(QUANTITIES), self.layers)
         with np.errstate(all="ignore"):
@@ -149,8 +149,8 @@ class Probe:
     Call `attach` before the forward pass, `read` after backward, `read_update` after the update.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._listener = Listener(model)
+    def __init__(self, model: nn.Module, order: Sequence[str] = ()) -> None:
+        self._listener = Listener(model, order)
         self.layers = self._listener.layers
         self._owned = [list(m.parameters(recurse=False)) for m in self._listener.modules]
         self._plans: dict[object, _Plan] = {}
@@ -158,7 +158,7 @@ class Probe:
 
     def attach(self) -> None:
         """Be ready for the forward pass that comes next."""
-        self._listener.calls.clear()
+        self._listener.forget()
         if not self._listener.attached:
             self._listener.attach()
 
@@ -169,13 +169,13 @@ class Probe:
     @torch.no_grad()
     def read(self) -> Measurement:
         """After backward and before the update: everything but `update_ratio`."""
-        grads = [[p.grad for p in own] for own in self._owned]
+        grads = [[_dense(p.grad) for p in own] for own in self._owned]
         signals = self._listener.signals()
-        self._listener.calls.clear()  # lets the graph go
+        self._listener.forget()
         key = (
             *(grad is None for own in grads for grad in own),
             *(
-                (i, s.delta is None or s.delta.shape, s.a.shape, s.setting, s.times)
+                (i, s.delta is None or s.delta.shape, s.a is None or s.a.shape, s.setting, s.times)
                 for i, s in signals.items()
             ),
         )
@@ -214,10 +214,10 @@ class _Plan:
         self._gradients = Sheet(entries)
         layout.add("grad_norm", [self._with_gradient[r] for r in self._gradients.owners])
         self._with_delta = [i for i, signal in signals.items() if signal.delta is not None]
-        self._ran = list(signals)
+        self._heard = [i for i, signal in signals.items() if signal.a is not None]
         rows = self._signal_rows(signals)
         self._signals = Sheet(rows)
-        whose = [("delta_rms", i) for i in self._with_delta] + [("activation_rms", i) for i in self._ran]
+        whose = [("delta_rms", i) for i in self._with_delta] + [("activation_rms", i) for i in self._heard]
         for r in self._signals.owners:
             quantity, i = whose[r]
             layout.add(quantity, [i], [rows[r][0].numel()])
@@ -227,22 +227,26 @@ class _Plan:
         self._miss(len(grads), signals)
 
         alike: dict[object, list[int]] = {}
-        for i, signal in signals.items():
-            alone = i if signal.a.numel() > SMALL else None
-            alike.setdefault((signal.a.shape, signal.setting, alone), []).append(i)
+        for i in self._heard:
+            a, setting = signals[i].a, signals[i].setting
+            assert a is not None
+            alone = i if a.numel() > SMALL else None
+            alike.setdefault((a.shape, setting, alone), []).append(i)
         self._groups = [group for layers in alike.values() if (group := self._group(layers, signals))]
         self._repeated = [i for i, signal in signals.items() if signal.times > 1]
         for i in self._repeated:
             signal = signals[i]
-            size = signal.a.numel() // signal.times
-            layout.add_series("activation_rms", i, signal.times, size)
-            if signal.delta is not None:
-                layout.add_series("delta_rms", i, signal.times, size)
+            for quantity, t in (("activation_rms", signal.a), ("delta_rms", signal.delta)):
+                if t is not None:
+                    layout.add_series(quantity, i, signal.times, t.numel() // signal.times)
         layout.add("update_ratio", weight_owners)
 
     def _group(self, layers: list[int], signals: dict[int, Signal]) -> _Group | None:
         """Layers with equal activations of one shape; None where there is nothing to measure."""
-        activation, (samples, units) = signals[layers[0]].activation, signals[layers[0]].a.shape
+        first = signals[layers[0]]
+        assert first.a is not None
+        activation, (samples, units) = first.activation, first.a.shape
+        nothing = SEVERAL if first.setting == SEVERAL else NO_ACTIVATION
         dead = activation is not None and samples >= SMALLEST_BATCH_FOR_DEAD
         saturates = _flatness(activation) is not None
         if dead:
@@ -251,12 +255,12 @@ class _Plan:
             self.layout.add("saturated_fraction", layers, [samples * units] * len(layers))
         for i in layers:
             if not dead:
-                self.layout.miss("dead_fraction", i, SMALL_BATCH if activation else NO_ACTIVATION)
+                self.layout.miss("dead_fraction", i, SMALL_BATCH if activation else nothing)
             if not saturates:
-                self.layout.miss("saturated_fraction", i, NOT_MEASURED if activation else NO_ACTIVATION)
+                self.layout.miss("saturated_fraction", i, NOT_MEASURED if activation else nothing)
         if not dead and not saturates:
             return None
-        rows = [len(self._with_delta) + self._ran.index(i) for i in layers]
+        rows = [len(self._with_delta) + self._heard.index(i) for i in layers]
         return _Group(rows, (samples, units), activation, dead, saturates)
 
     def _miss(self, layers: int, signals: dict[int, Signal]) -> None:
@@ -267,16 +271,16 @@ class _Plan:
                 self.layout.miss("zero_grad_fraction", i, NO_GRADIENT)
             if i not in self._with_delta:
                 self.layout.miss("delta_rms", i, NO_GRADIENT if i in signals else NOT_RUN)
-            if i not in signals:
+            if i not in self._heard:
                 for name in ("activation_rms", "dead_fraction", "saturated_fraction"):
-                    self.layout.miss(name, i, NOT_RUN)
+                    self.layout.miss(name, i, OVERWRITTEN if i in signals else NOT_RUN)
 
     def _gradient_rows(self, grads: list[list[Tensor | None]]) -> list[list[Tensor]]:
         return [[g for g in grads[i] if g is not None] for i in self._with_gradient]
 
     def _signal_rows(self, signals: dict[int, Signal]) -> list[list[Tensor]]:
         deltas = [signals[i].delta for i in self._with_delta]
-        return [[t] for t in (*deltas, *(signals[i].a for i in self._ran)) if t is not None]
+        return [[t] for t in (*deltas, *(signals[i].a for i in self._heard)) if t is not None]
 
     def measure(
         self, weights: Sheet, grads: list[list[Tensor | None]], signals: dict[int, Signal]
@@ -289,13 +293,18 @@ class _Plan:
             numbers += group.measure(self._signals)
         for i in self._repeated:
             a, delta, times = signals[i].a, signals[i].delta, signals[i].times
-            wide = None if a.device.type == "mps" else torch.float64  # as `safe_norms`
             for t in (a, delta):
                 if t is not None:
+                    wide = None if t.device.type == "mps" else torch.float64  # as `safe_norms`
                     numbers.append(torch.linalg.vector_norm(t.reshape(times, -1), dim=1, dtype=wide))
         self._gradients.release()
         self._signals.release()
         return numbers
+
+
+def _dense(grad: Tensor | None) -> Tensor | None:
+    """A gradient as it is; that of an embedding with sparse=True with its zeros."""
+    return grad.to_dense() if grad is not None and grad.is_sparse else grad
 
 
 def _flatness(activation: nn.Module | None) -> Callable[[Tensor], tuple[Tensor, float]] | None:

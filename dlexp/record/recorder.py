@@ -41,11 +41,14 @@ class Recorder:
     Numbers stay on the device until they are flushed, all with one transfer.
     """
 
-    def __init__(self, model: nn.Module, due: Schedule, sinks: Sequence[Sink]) -> None:
+    def __init__(
+        self, model: nn.Module, due: Schedule, sinks: Sequence[Sink], order: Sequence[str] = ()
+    ) -> None:
+        """Layers are numbered in `order`, the paths of modules; those it does not name come last."""
         self._due = due
         self.first: Row | None = None
         self.last: Row | None = None
-        self._probe = Probe(model)
+        self._probe = Probe(model, order)
         self._sinks = sinks
         self._measurement: Measurement | None = None
         self._stepped = True

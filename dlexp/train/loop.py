@@ -92,6 +92,8 @@ def fit(  # noqa: C901 - one page, all phases in their order
         due = recorder.due(step)
         if due:
             recorder.watch()
+        elif looks_every_step:
+            state = torch.get_rng_state()  # for a second look
         loss, outputs = backpropagate(model, loss_function, optimizer, batch, regularizer)
         if due:
             recorder.probe()
@@ -100,6 +102,7 @@ def fit(  # noqa: C901 - one page, all phases in their order
             if not math.isfinite(loss.item()):
                 if not due:  # see it once more, so that the bad step is on record
                     with undisturbed(model):
+                        torch.set_rng_state(state)
                         recorder.watch()
                         backpropagate(model, loss_function, optimizer, batch, regularizer)
                         recorder.probe()

@@ -349,7 +349,7 @@ def test_a_layer_that_does_not_run_has_reasons_instead_of_numbers() -> None:
     batches = random_batches(4, 16, 7)
     rows = recorded(model, batches, sgd())
     signals = ["delta_rms", "activation_rms", "dead_fraction", "saturated_fraction"]
-    idle = dict.fromkeys(signals, "the layer did not run")
+    idle = dict.fromkeys(signals, "the layer did not run, or returned no tensor")
     idle |= dict.fromkeys(["grad_norm", "zero_grad_fraction"], "no gradient")
     for row in rows:
         found = {QUANTITIES[q]: why for (q, i), why in row.reasons.items() if i == 1}

@@ -106,7 +106,7 @@ def test_a_reason_may_hold_any_text(tmp_path: Path) -> None:
 def test_rows_with_and_without_gaps_may_alternate(tmp_path: Path) -> None:
     """Each line has its own gaps, not those of the line before."""
     gap = {(0, 1): "no gradient"}
-    other = {(2, 0): "the layer did not run"}
+    other = {(2, 0): "the layer did not run, or returned no tensor"}
     rows = [row(0), row(1, 1.0, gap), row(2, 1.0, gap), row(3), row(4, math.nan, other), row(5, 1.0, other)]
     lines = written(tmp_path, *rows)
     assert [line.get("reasons", {}).keys() for line in lines] == [

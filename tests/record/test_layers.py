@@ -1,0 +1,143 @@
+"""Whose activation is it? Networks of all kinds, against plain PyTorch in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dlexp.record.probes import INDEX, Probe
+
+
+class Net(nn.Module):
+    """Layers a and b, activations r and t, and a forward pass given from outside."""
+
+    def __init__(self, run: Callable[[Net, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.r, self.t, self.s, self.drop = nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.Dropout(0.0)
+        self.norm, self.g = nn.LayerNorm(6), nn.GELU()
+        self.run = run
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+def measure(model: nn.Module, x: Tensor) -> tuple[dict[str, list[float]], dict[tuple[str, int], str]]:
+    """All quantities of one step, and the reasons for those that are missing."""
+    probe = Probe(model)
+    probe.attach()
+    model(x).square().sum().backward()
+    found = probe.read()
+    probe.read_update(found, stepped=False)
+    tables, _ = found.layout.tables(torch.cat(found.numbers).double().numpy()[None])
+    probe.detach()
+    names = {index: name for name, index in INDEX.items()}
+    reasons = {(names[q], i): why for (q, i), why in found.layout.reasons.items()}
+    return {name: tables[0, index].tolist() for name, index in INDEX.items()}, reasons
+
+
+@pytest.fixture
+def x() -> Tensor:
+    torch.manual_seed(3)
+    return torch.randn(32, 6)
+
+
+def rms(a: Tensor) -> float:
+    return a.double().square().mean().sqrt().item()
+
+
+def test_branches_may_run_in_any_order(x: Tensor) -> None:
+    """Gates: relu belongs to b, tanh to a, though b was called last."""
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        u, v = net.a(x), net.b(x)
+        return net.c(net.r(v) * net.t(u))
+
+    net = Net(run)
+    table, _ = measure(net, x)
+    wanted = [rms(torch.tanh(net.a(x))), rms(torch.relu(net.b(x)))]
+    assert table["activation_rms"][:2] == pytest.approx(wanted, rel=1e-6)
+    dead = (torch.relu(net.b(x)) == 0).all(dim=0).float().mean().item()
+    assert table["dead_fraction"][1] == dead
+    saturated = (1 - torch.tanh(net.a(x)) ** 2 < 0.1).float().mean().item()
+    assert table["saturated_fraction"][0] == pytest.approx(saturated)
+
+
+def test_normalization_and_dropout_may_stand_between(x: Tensor) -> None:
+    """The activation behind them is the layer's."""
+    net = Net(lambda net, x: net.b(net.t(net.drop(net.norm(net.a(x))))))
+    table, _ = measure(net, x)
+    assert table["activation_rms"][0] == pytest.approx(rms(torch.tanh(net.norm(net.a(x)))), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda net, x: net.b(net.a(x).add_(5)),
+        lambda net, x: net.b(functional.dropout(net.g(net.a(x)), 0.5, inplace=True)),
+        lambda net, x: net.b(torch.relu_(net.a(x))),
+    ],
+)
+def test_what_was_overwritten_is_absent(spoil: Callable[[Net, Tensor], Tensor], x: Tensor) -> None:
+    """Never a number that is not the layer's."""
+    table, reasons = measure(Net(spoil), x)
+    for name in ("activation_rms", "dead_fraction", "saturated_fraction"):
+        assert reasons[name, 0] == "overwritten in place"
+        assert table[name][0] != table[name][0]
+    assert table["delta_rms"][0] > 0
+
+
+def test_one_layer_before_two_activations(x: Tensor) -> None:
+    """Which share is saturated has no one answer; how large the activations are has."""
+    net = Net(lambda net, x: net.b(net.t(net.a(x)) + net.s(net.a(x))))
+    table, reasons = measure(net, x)
+    assert reasons["saturated_fraction", 0] == reasons["dead_fraction", 0] == "several activations"
+    both = torch.cat([torch.tanh(net.a(x)), torch.sigmoid(net.a(x))])
+    assert table["activation_rms"][0] == pytest.approx(rms(both), rel=1e-6)
+
+
+def test_no_layer_at_all(x: Tensor) -> None:
+    """A network without a matrix has an empty table."""
+
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.by = nn.Parameter(torch.ones(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.by
+
+    table, _ = measure(Scale(), x)
+    assert all(numbers == [] for numbers in table.values())
+
+
+def test_a_sparse_gradient_counts_its_zeros() -> None:
+    """Of an embedding of ten tokens two were seen."""
+    torch.manual_seed(0)
+    tokens = torch.tensor([[1, 4], [4, 1]])
+    found = []
+    for sparse in (False, True):
+        model = nn.Sequential(nn.Embedding(10, 3, sparse=sparse))
+        with torch.no_grad():
+            model[0].weight.copy_(torch.arange(1.0, 31.0).view(10, 3))
+        found.append(measure(model, tokens)[0])
+    assert found[1]["grad_norm"] == pytest.approx(found[0]["grad_norm"])
+    assert found[1]["zero_grad_fraction"] == [0.8]
+
+
+def test_a_layer_that_returns_no_tensor_is_left_out(x: Tensor) -> None:
+    """Its gradient is known, its signal is not."""
+
+    class Named(nn.Linear):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+            return {"out": super().forward(x)}
+
+    net = Net(lambda net, x: net.b(net.a(x)["out"]))
+    net.a = Named(6, 6)
+    table, reasons = measure(net, x)
+    assert table["grad_norm"][0] > 0
+    assert reasons["delta_rms", 0] == "the layer did not run, or returned no tensor"
