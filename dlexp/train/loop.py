@@ -125,9 +125,10 @@ def fit(  # noqa: C901 - one page, all phases in their order
             recorder.scalars(step, scalars)
         if adjust:
             adjust(step, scalars)
-        in_doubt = recorder.diverged or not all(map(math.isfinite, scalars.values()))
-        if in_doubt and not looks_every_step and int(first_bad) != never:
-            return Ending("diverged", int(first_bad))
+        if not looks_every_step:
+            in_doubt = recorder.diverged or not all(map(math.isfinite, scalars.values()))
+            if in_doubt and int(first_bad) != never:
+                return Ending("diverged", int(first_bad))
         if scalars and enough and enough():
             return Ending("stopped_early", step)
     bad = int(first_bad)

@@ -9,6 +9,7 @@ import torch
 
 import dlexp
 from dlexp.build.assemble import assemble
+from dlexp.build.check import check
 from dlexp.build.task import TASKS, refuse_misfit, view
 from dlexp.compose import CONFIGS, compose
 from dlexp.data.dataset import Dataset, Split
@@ -131,6 +132,79 @@ class Mine(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.outer(torch.relu(self.inner(x.flatten(1))))
         return found
+
+
+class Wide(torch.nn.Sequential):
+    """Somebody's own network, whose width is a list."""
+
+    def __init__(self, outputs: int, width: list[int], depth: int) -> None:
+        assert depth == 0
+        super().__init__(
+            torch.nn.Flatten(), torch.nn.Linear(64, width[0]), torch.nn.Linear(width[0], outputs)
+        )
+
+
+def test_rules_are_for_choices_that_dlexp_knows() -> None:
+    """What width and depth of somebody's own class may be, dlexp does not know."""
+    words = [f"model._target_={__name__}.Wide", "model.width=[9,64]", "model.depth=0"]
+    check(compose(words))
+    assert assemble(compose(words), CPU).model[1].out_features == 9
+    with pytest.raises(UserError, match=r"^model.depth=0: allowed: "):
+        check(compose(words[2:]))
+
+
+def test_what_the_model_does_not_take_is_no_hyperparameter(tmp_path: Path) -> None:
+    """A linear model has no activation: comparing runs by it would show what cannot be."""
+    reader = {}
+    for model in ("linear", "mlp"):
+        words = [f"model={model}", "activation=tanh", f"outputs={tmp_path}", "train.max_steps=1"]
+        run = dlexp.run(words, quiet=True)
+        (path,) = run.folder.glob("events*")
+        reader[model] = path.read_bytes().count(b"\nactivation\x12") + path.read_bytes().count(
+            b"activation\x12"
+        )
+    assert reader["linear"] == 0 < reader["mlp"]
+
+
+def test_parts_that_do_not_fit_leave_no_folder(tmp_path: Path) -> None:
+    """A rehearsal finds out: here a network for other pictures."""
+    words = [f"model._target_={__name__}.TooLarge", f"outputs={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match=r"^model=mlp: (addmm: )?mat1 and mat2 shapes cannot be"):
+        dlexp.run(words, quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+class TooLarge(torch.nn.Sequential):
+    """A network for 28 x 28 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+
+
+def test_dropout_masks_do_not_depend_on_the_initial_weights(tmp_path: Path) -> None:
+    """An initializer that draws nothing leaves the same masks as one that draws much."""
+    masks = []
+    for initializer in ("pytorch_default", "constant"):
+        words = [f"initializer={initializer}", "dropout=standard", f"outputs={tmp_path}", "train.max_steps=1"]
+        words += [f"dropout._target_={__name__}.Spy"]
+        SEEN.clear()
+        dlexp.run(words, quiet=True)
+        masks.append([mask for mask in SEEN if mask.shape[0] == 64])
+    assert len(masks[0]) == len(masks[1]) == 3
+    assert all(torch.equal(one, other) for one, other in zip(*masks, strict=True))
+
+
+SEEN: list[torch.Tensor] = []
+
+
+class Spy(torch.nn.Dropout):
+    """Dropout that keeps its masks."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = super().forward(torch.ones_like(x))
+        if self.training:
+            SEEN.append(mask)
+        return x * mask
 
 
 def test_nothing_to_learn_is_only_evaluated(tmp_path: Path) -> None:

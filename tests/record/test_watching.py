@@ -6,7 +6,8 @@ import copy
 import gc
 import json
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -20,8 +21,10 @@ import dlexp
 from dlexp.build.mlp import mlp
 from dlexp.data.batches import batches as draw_batches
 from dlexp.data.dataset import Split
-from dlexp.record.recorder import Recorder
+from dlexp.record.probes import QUANTITIES
+from dlexp.record.recorder import LONGEST_PENDING, Recorder
 from dlexp.record.schedule import schedule
+from dlexp.record.sinks import RecordLines
 from dlexp.train.loop import Ending, fit
 from dlexp.train.step import Batch
 
@@ -335,3 +338,26 @@ def test_a_diverging_run_has_the_same_status_however_it_is_watched(tmp_path: Pat
     last = [json.loads((run.folder / "records.jsonl").read_text().splitlines()[-1]) for run in runs]
     assert all(line == last[0] for line in last)
     assert last[0]["step"] == summaries[0]["diverged"]["step"]
+
+
+def test_rows_reach_the_disk_in_time(tmp_path: Path) -> None:
+    """A record is written within a quarter of a second, not when the run ends."""
+    model = nn.Sequential(nn.Linear(4, 3))
+    path = tmp_path / "records.jsonl"
+    lines = RecordLines(path, ["01_linear"], QUANTITIES)
+    recorder = Recorder(model, lambda step: step == 0, [lines])
+    batch = torch.randn(8, 4), torch.randint(3, (8,))
+    written = []
+
+    def steps() -> Iterator[int]:
+        yield 0
+        yield 1
+        written.append(path.read_text().count("\n"))
+        time.sleep(LONGEST_PENDING * 1.5)
+        yield 2
+        written.append(path.read_text().count("\n"))
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    fit(model, nn.functional.cross_entropy, optimizer, cycle([batch]), steps(), recorder=recorder)
+    lines.close()
+    assert written == [1, 2]
