@@ -265,11 +265,14 @@ def _heading(
     sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
     shape = " x ".join(map(str, data.input_shape))
     epochs = round(parts.steps / parts.steps_per_epoch, 1)
+    training = (
+        f"{choices['optimizer']} lr={config.optimizer.get('lr')}, batches of {parts.batch_size},"
+        f" steps {parts.steps}, epochs {epochs:g}, seed {config.seed}"
+    )
     return {
         "network": f"{network}; {parameters:,} parameters",
         "data": f"{choices['data']}: {sizes}; {shape}, {data.task}, {data.outputs} outputs",
-        "training": f"{choices['optimizer']} lr={config.optimizer.get('lr')}, batches of"
-        f" {parts.batch_size}, steps {parts.steps}, epochs {epochs:g}, seed {config.seed}",
+        "training": training if parts.optimizer else "none: there is nothing to learn",
         "device": f"{device}, {threads} thread{'s' if threads > 1 else ''}",
         "folder": str(folder),
     }

@@ -112,3 +112,23 @@ def test_the_tables_of_choices_are_those_of_the_yaml_files() -> None:
     """After a change: python tests/readme_choices.py."""
     found = README.partition(readme_choices.BEGIN)[2].partition(readme_choices.END)[0]
     assert found == f"\n{readme_choices.tables()}"
+
+
+def wanted() -> list[list[str]]:
+    """The words of the table of ways to work, those that stand for themselves."""
+    table = README.partition("| what you want |")[2].partition("\n\n")[0]
+    spans = [span for row in table.splitlines()[2:] for span in re.findall(r"`([^`]*=[^`]*)`", row)]
+    return [span.split() for span in spans if "outputs/..." not in span]
+
+
+@pytest.mark.parametrize("words", wanted(), ids=" ".join)
+def test_ways_to_work_can_be_typed(words: list[str]) -> None:
+    """Each composes, alone or, where it is a value, with the choice that takes it, and passes the check."""
+    takers = {
+        "model.gate_bias": "lstm",
+        "model.recurrent": "rnn",
+        "model.truncate": "rnn",
+        "model.frozen": "transfer",
+    }
+    taker = takers.get(words[0].partition("=")[0])
+    check(compose([*words, f"model={taker}"] if taker else words))
