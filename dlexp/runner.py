@@ -132,18 +132,18 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
 def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any], stop: Stop) -> None:
     """Train and test; keeps `status`, `steps`, `metrics` and `diverged` of the summary up to date."""
     data, metrics = parts.data, summary["metrics"]
-    ended = False
+    stopped_early = False
 
     def measure(step: int) -> dict[str, float]:
-        nonlocal ended
-        scalars = _scalars(parts, data.held_out)
-        ended = step >= parts.steps - 1
-        if parts.stopping and (parts.stopping.see(step, scalars, parts.model) or ended):
-            ended = True
+        nonlocal stopped_early
+        scalars, last = _scalars(parts, data.held_out), step >= parts.steps - 1
+        if parts.stopping:
+            stopped_early = parts.stopping.see(step, scalars, parts.model) and not last
+        if parts.stopping and (stopped_early or last):
             summary["best_step"] = parts.stopping.best_step
             parts.stopping.restore(parts.model)
             scalars = _scalars(parts, data.held_out)
-        if ended:
+        if stopped_early or last:
             scalars |= _scalars(parts, {"test": data.test})
         metrics.update({tag: finite(x) for tag, x in scalars.items()})
         return scalars
@@ -172,11 +172,10 @@ def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str
         evaluate=measure,
         evaluate_after=_evaluations(parts),
         adjust=parts.learning_rate,
-        enough=lambda: ended,
+        enough=lambda: stopped_early,
     )
     recorder.flush()
-    whole = ending.status == "stopped_early" and ending.step == parts.steps - 1
-    summary["status"] = "finished" if whole else ending.status
+    summary["status"] = ending.status
     if ending.status == "diverged":
         summary["steps"] = ending.step
         summary["diverged"] = {"step": ending.step, **first_bad_layer(recorder, ending.step)}

@@ -17,7 +17,7 @@ from dlexp.compose import compose
 from dlexp.report.terminal import Terminal
 
 WORDS = ["model.depth=12", "activation=sigmoid", "initializer=xavier_normal", "train.epochs=5"]
-SIZE = (1050, 540)
+SIZE = (1050, 545)
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync --hide-scrollbars --force-device-scale-factor=2"
