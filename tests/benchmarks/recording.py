@@ -3,13 +3,14 @@
     python tests/benchmarks/recording.py
 
 The bare loop is written by hand: the same model, batches and optimizer, no recording, no checks.
-Against it stand dlexp's own loop with recording off, with the default schedule, and with every
-quantity of every layer at every step, to disk and TensorBoard included. The arms take turns in
+Against it stand a naive way of recording, and dlexp's own loop with recording off, with the default
+schedule, and with every quantity of every layer at every step, to disk and TensorBoard included. The arms take turns in
 short blocks, so that a busy machine slows all of them alike; the median over the blocks counts.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import tempfile
@@ -47,6 +48,56 @@ def bare(model: nn.Module, data: Split, size: int, steps: int) -> None:
             step += 1
             if step == steps:
                 return
+
+
+def naive(model: nn.Module, data: Split, size: int, steps: int) -> None:
+    """What one would write first: hooks that stay on, a call for each number, all of them to the host."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    bends = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    z: dict[nn.Module, torch.Tensor] = {}
+    a: dict[nn.Module, torch.Tensor] = {}
+
+    def keep_z(module: nn.Module, _: object, returned: torch.Tensor) -> None:
+        returned.retain_grad()
+        z[module] = returned
+
+    for layer in layers:
+        layer.register_forward_hook(keep_z)
+    for bend in bends:
+        bend.register_forward_hook(lambda module, _, returned: a.update({module: returned}))
+    behind = dict(zip(layers, bends, strict=False))
+    loss_function, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.01)
+    stream = batches(data, size, 0)
+    with tempfile.TemporaryFile("w") as file:
+        for step in range(steps):
+            inputs, targets = next(stream)
+            loss = loss_function(model(inputs), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                before = [[p.clone() for p in layer.parameters()] for layer in layers]
+                numbers = [x for layer in layers for x in _naive_numbers(layer, z, a.get(behind.get(layer)))]
+            optimizer.step()
+            with torch.no_grad():
+                for layer, old in zip(layers, before, strict=True):
+                    moved = [(p - q).norm() for p, q in zip(layer.parameters(), old, strict=True)]
+                    numbers.append(torch.stack(moved).norm())
+            json.dump({"step": step, "loss": loss.item(), "numbers": torch.stack(numbers).tolist()}, file)
+
+
+def _naive_numbers(
+    layer: nn.Module, z: dict[nn.Module, torch.Tensor], a: torch.Tensor | None
+) -> list[torch.Tensor]:
+    grads = [p.grad for p in layer.parameters()]
+    signal = z[layer] if a is None else a
+    return [
+        torch.stack([g.norm() for g in grads]).norm(),
+        z[layer].grad.square().mean().sqrt(),
+        signal.square().mean().sqrt(),
+        torch.stack([p.norm() for p in layer.parameters()]).norm(),
+        (signal == 0).all(dim=0).float().mean(),
+        torch.stack([(g == 0).float().mean() for g in grads]).mean(),
+    ]
 
 
 def recorded(every: int | str) -> Callable[[nn.Module, Split, int, int], None]:
@@ -105,6 +156,11 @@ def compare(
 
     seconds: dict[str, list[float]] = {name: [] for name in ("bare", *ARMS)}
     bare(fresh(), data, size, 20)
+    start = time.perf_counter()
+    bare(fresh(), data, size, steps)
+    middle = time.perf_counter()
+    naive(fresh(), data, size, steps)
+    once = (time.perf_counter() - middle) / (middle - start)
     for _ in range(blocks):
         model = fresh()
         start = time.perf_counter()
@@ -120,6 +176,7 @@ def compare(
         low, middle, high = statistics.quantiles(pairs, n=4)
         spread = f"half of the blocks {low:.2f} to {high:.2f}"
         print(f"  {name:<10}  {middle:5.2f}   aim {aims[name]:.2f}   ({spread})")
+    print(f"  naive       {once:5.2f}   the same quantities at every step, but one, without TensorBoard")
 
 
 def main() -> None:
