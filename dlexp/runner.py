@@ -129,24 +129,39 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
     return folder
 
 
+class _Evaluation:
+    """Judges the network while it trains and, with the weights that are left, at the end."""
+
+    def __init__(self, parts: Parts, summary: dict[str, Any]) -> None:
+        self._parts, self._summary = parts, summary
+        self.stopped_early = False
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """The scalars of a step; the summary gets those of the weights that are left at the end."""
+        parts, stopping = self._parts, self._parts.stopping
+        scalars, last = _scalars(parts, parts.data.held_out), step >= parts.steps - 1
+        final = scalars
+        if stopping:
+            self.stopped_early = stopping.see(step, scalars, parts.model) and not last
+        if self.stopped_early or last:
+            if stopping:
+                self.restore()
+                final = _scalars(parts, parts.data.held_out)
+            test = _scalars(parts, {"test": parts.data.test})
+            scalars, final = scalars | test, final | test
+        self._summary["metrics"] |= {tag: finite(x) for tag, x in final.items()}
+        return scalars
+
+    def restore(self) -> None:
+        """The weights of the best evaluation, if they are to be kept."""
+        if self._parts.stopping:
+            self._summary["best_step"] = self._parts.stopping.best_step
+            self._parts.stopping.restore(self._parts.model)
+
+
 def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any], stop: Stop) -> None:
     """Train and test; keeps `status`, `steps`, `metrics` and `diverged` of the summary up to date."""
-    data, metrics = parts.data, summary["metrics"]
-    stopped_early = False
-
-    def measure(step: int) -> dict[str, float]:
-        nonlocal stopped_early
-        scalars, last = _scalars(parts, data.held_out), step >= parts.steps - 1
-        if parts.stopping:
-            stopped_early = parts.stopping.see(step, scalars, parts.model) and not last
-        if parts.stopping and (stopped_early or last):
-            summary["best_step"] = parts.stopping.best_step
-            parts.stopping.restore(parts.model)
-            scalars = _scalars(parts, data.held_out)
-        if stopped_early or last:
-            scalars |= _scalars(parts, {"test": data.test})
-        metrics.update({tag: finite(x) for tag, x in scalars.items()})
-        return scalars
+    evaluation = _Evaluation(parts, summary)
 
     def steps() -> Iterator[int]:
         for step in terminal.track(parts.steps):
@@ -155,7 +170,7 @@ def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str
             yield step
 
     if parts.optimizer is None:  # nothing to learn: only how well it does
-        recorder.scalars(0, measure(0))
+        recorder.scalars(0, evaluation(0))
         summary["status"] = "finished"
         _close_look(parts, summary)
         return
@@ -169,20 +184,21 @@ def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str
         metrics=parts.metrics,
         regularizer=parts.regularizer,
         clip=parts.clip,
-        evaluate=measure,
+        evaluate=evaluation,
         evaluate_after=_evaluations(parts),
         adjust=parts.learning_rate,
-        enough=lambda: stopped_early,
+        enough=lambda: evaluation.stopped_early,
     )
     recorder.flush()
     summary["status"] = ending.status
     if ending.status == "diverged":
         summary["steps"] = ending.step
         summary["diverged"] = {"step": ending.step, **first_bad_layer(recorder, ending.step)}
+        evaluation.restore()
         return
     summary["steps"] = ending.step + 1
     _close_look(parts, summary)
-    if metrics["loss/test"] is None:
+    if summary["metrics"]["loss/test"] is None:
         summary["status"] = "diverged"
         summary["diverged"] = {"step": ending.step, **first_bad_weights(recorder, parts.model)}
 

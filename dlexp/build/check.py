@@ -221,7 +221,7 @@ RULES = {
     "data.size": whole(1, 4096),
     "data.path": NULL | TEXT,
     "data.target": NULL | NAME,
-    "data.kind": words("auto", "classification", "regression"),
+    "data.kind": words("auto", "classification", "regression", "multi_label"),
     "data.ignore": several(NAME),
     "data.separator": words("comma", "semicolon", "tab"),
     "data.standardize_targets": FLAG,

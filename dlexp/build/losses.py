@@ -167,6 +167,8 @@ class Triplet(nn.Module):
     never spelled out: behind sorted negatives their losses are sums of the first ones.
     """
 
+    by_batch = True  # for evaluation: all pairs of a large split would be too many
+
     def __init__(self, margin: float = 1.0) -> None:
         super().__init__()
         self.margin = margin
@@ -190,6 +192,8 @@ class Cosine(nn.Module):
 
     Outputs (B, K) embeddings, targets (B,) classes; PyTorch's `cosine_embedding_loss`.
     """
+
+    by_batch = True  # for evaluation: all pairs of a large split would be too many
 
     def __init__(self, margin: float = 0.0) -> None:
         super().__init__()

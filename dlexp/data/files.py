@@ -169,8 +169,11 @@ def _dataset(
     Args:
         targets: (N,) numbers or text, or (N, K) numbers.
         kind: "classification", "regression", or "auto": text and up to `FEW` different whole numbers
-            are classes. Classes are numbered in sorted order.
+            are classes. Classes are numbered in sorted order. "multi_label": K answers of 0 or 1 each,
+            NaN where unknown.
     """
+    if kind == "multi_label":
+        return _multi_label(inputs, targets, file, where, shares)
     values = targets
     if targets.dtype.kind not in "US" or not _is_text(targets, kind):
         hint = "" if kind == "regression" else ", or data.kind=classification to take each for a class"
@@ -189,6 +192,26 @@ def _dataset(
     _refuse_one_class(file, classes.tolist())
     samples = Split(torch.from_numpy(inputs), torch.from_numpy(indices).long())
     return dataset.divide(samples, outputs=len(classes), facts={"classes": classes.tolist()}, **shares)
+
+
+def _multi_label(
+    inputs: np.ndarray, targets: np.ndarray, file: Path, where: Where, shares: dict[str, Any]
+) -> Dataset:
+    answers = targets.reshape(len(targets), -1)
+    if answers.dtype.kind not in "biuf":
+        raise UserError(
+            f"data.kind=multi_label: {where((0,) * targets.ndim)} is no number; allowed: 0, 1, NaN"
+        )
+    answers = answers.astype(np.float32)
+    for i, k in np.argwhere(~((answers == 0) | (answers == 1) | np.isnan(answers))):
+        at = (i, k)[: targets.ndim]
+        raise UserError(
+            f"data.kind=multi_label: {where(at)} is {answers[i, k]:g}; allowed: 0, 1, NaN (unknown)"
+        )
+    for k in np.flatnonzero(np.isnan(answers).all(axis=0)):
+        raise UserError(f"data.path={file}: answer {k} is unknown in all samples; nothing to learn")
+    samples = Split(torch.from_numpy(inputs), torch.from_numpy(answers))
+    return dataset.divide(samples, outputs=answers.shape[1], task="multi_label", **shares)
 
 
 def _regression(

@@ -69,17 +69,19 @@ def evaluate(
 ) -> dict[str, float]:
     """The loss and each metric over all samples, with the network in evaluation mode.
 
-    The loss is the mean over all samples, or their sum for one with reduction=sum; a metric sees all
-    outputs at once.
+    Both see all outputs at once, so that a loss that leaves out unknown targets weighs the known ones
+    alike. A loss that compares samples with each other (`by_batch`) is the mean over batches.
     """
+    by_batch = getattr(loss_function, "by_batch", False)
     outputs, total = [], torch.zeros((), device=inputs.device)
-    summed = getattr(getattr(loss_function, "loss", loss_function), "reduction", "mean") == "sum"
     with evaluating(model):
         for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
             outputs.append(model(x))
-            total += loss_function(outputs[-1], y) * (1 if summed else len(y) / len(targets))
+            if by_batch:
+                total += loss_function(outputs[-1], y) * (len(y) / len(targets))
         whole = torch.cat(outputs)
-        numbers = torch.stack([total, *(m(whole, targets).float() for m in metrics.values())])
+        loss = total if by_batch else loss_function(whole, targets)
+        numbers = torch.stack([loss, *(metric(whole, targets).float() for metric in metrics.values())])
     return dict(zip(("loss", *metrics), numbers.tolist(), strict=True))
 
 

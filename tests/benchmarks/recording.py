@@ -4,8 +4,8 @@
 
 The bare loop is written by hand: the same model, batches and optimizer, no recording, no checks.
 Against it stand a naive way of recording, and dlexp's own loop with recording off, with the default
-schedule, and with every quantity of every layer at every step, to disk and TensorBoard included. The arms take turns in
-short blocks, so that a busy machine slows all of them alike; the median over the blocks counts.
+schedule, and with every quantity of every layer at every step, to disk and TensorBoard included. The
+arms take turns in short blocks, so that a busy machine slows all of them alike; the median counts.
 """
 
 from __future__ import annotations

@@ -478,3 +478,23 @@ def test_the_word_alone_says_what_is_missing(word: str, kind: str) -> None:
     """data=csv without a path is one line, from the command line too."""
     with pytest.raises(UserError, match=f"^data.path=null: name the {kind}, for example data.path=my"):
         assemble(compose([f"data={word}"]), torch.device("cpu"))
+
+
+def test_many_answers_some_unknown(tmp_path: Path) -> None:
+    """0 or 1 for each question, NaN where nobody knows: trained and judged on what is known."""
+    draw = np.random.default_rng(0)
+    x = draw.standard_normal((300, 4)).astype(np.float32)
+    y = (x[:, :3] > 0).astype(np.float32)
+    y[draw.random(y.shape) < 0.5] = np.nan
+    np.savez(tmp_path / "my.npz", inputs=x, targets=y)
+    words = ["data=npz", f"data.path={tmp_path / 'my.npz'}", "data.kind=multi_label", "model=multi_head"]
+    words += ["train.batch_size=20", "train.epochs=20", "optimizer=adam", f"outputs={tmp_path / 'out'}"]
+    run = dlexp.run(words, quiet=True)
+    assert run.summary["config"]["task"] == "multi_label" and run.summary["layers"][-1]["shape"][0] == 1
+    assert run.summary["metrics"]["accuracy/test"] > 0.85
+    y[7, 2] = 0.5
+    np.savez(tmp_path / "my.npz", inputs=x, targets=y)
+    with pytest.raises(
+        UserError, match=r"^data.kind=multi_label: targets\[7, 2\] is 0.5; allowed: 0, 1, NaN"
+    ):
+        dlexp.run(words, quiet=True)

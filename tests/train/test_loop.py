@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dlexp.build.losses import BinaryCrossEntropy
 from dlexp.train.loop import Ending, fit
 from dlexp.train.metrics import accuracy
 from dlexp.train.step import Batch, backpropagate, evaluate
@@ -354,3 +355,15 @@ def test_evaluation_changes_nothing(normalized: nn.Sequential, training: bool) -
     assert torch.equal(torch.get_rng_state(), state)
     assert normalized.training == training
     assert all(p.grad is None for p in normalized.parameters())
+
+
+def test_evaluation_weighs_known_targets_alike() -> None:
+    """A masked loss over portions of which one is nearly unknown: the mean over what is known."""
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 4), (torch.randn(40, 1) > 0).float()
+    y[20:39] = math.nan
+    model = nn.Linear(4, 1)
+    found = evaluate(model, BinaryCrossEntropy(), {}, x, y, batch_size=20)
+    known = y.isfinite().flatten()
+    wanted = nn.functional.binary_cross_entropy_with_logits(model(x[known]), y[known]).item()
+    assert found["loss"] == pytest.approx(wanted, rel=1e-6)
