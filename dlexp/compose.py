@@ -95,7 +95,8 @@ def explain(error: Exception) -> list[str]:
     """One line a finding for an error of Hydra's: the word, what is wrong with it, what is allowed."""
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
-        return [f"{error.override}: not understood; write key=value, for example model.depth=20"]
+        word = str(error.override)
+        return [f"{word or repr(word)}: not understood; {_instead(word)}"]
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return [f"{group}={choice}: no such choice{_nearest(choice, error.options)}"]
@@ -117,6 +118,36 @@ def explain(error: Exception) -> list[str]:
     return [" ".join(str(cause or error).split()) or text]
 
 
+# What is typed without key=value.
+COMMANDS = {"list": "dlexp list", "help": "dlexp --help", "version": "dlexp --version"}
+
+
+def _instead(word: str) -> str:
+    """What to write in place of a word that is no key=value."""
+    if "=" in word:
+        key, _, value = word.partition("=")
+        return (
+            "write key=value, for example model.depth=20; a value with special characters needs"
+            f" two pairs of quotes, \"{key}='{value}'\""
+        )
+    if close := difflib.get_close_matches(word.lower(), COMMANDS, n=1):
+        return f"did you mean `{COMMANDS[close[0]]}`?"
+    if word in _groups():
+        return f"write {word}=...; `dlexp list {word}` says what there is"
+    if groups := [group for group in _groups() if (CONFIGS / group / f"{word}.yaml").is_file()]:
+        return f"did you mean {' or '.join(f'{group}={word}' for group in groups)}?"
+    return "write key=value, for example model.depth=20"
+
+
+def notes(group: str) -> dict[str, dict[str, Any]]:
+    """What each choice of a group says of itself that others have to fit: word -> note -> its value."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted((CONFIGS / group).glob("*.yaml")):
+        content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        found[path.stem] = {name: content[name] for name in NOTES if name in content}
+    return found
+
+
 def _groups() -> list[str]:
     return sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
 
@@ -124,6 +155,8 @@ def _groups() -> list[str]:
 def _elsewhere(key: str) -> str:
     """Other choices of the group that take this key, e.g. dropout=standard for dropout.p."""
     group, _, name = key.partition(".")
+    if name == "_target_":
+        return f" of this choice; for one of your own type +{key}=module.Class"
     files = sorted((CONFIGS / group).glob("*.yaml")) if group in _groups() else []
     takers = [f"{group}={path.stem}" for path in files if name in OmegaConf.load(path)]
     return f" of this choice; it belongs to {', '.join(takers)}" if takers else ""

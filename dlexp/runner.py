@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,30 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from dlexp import describe
 from dlexp.build.assemble import Parts, assemble
 from dlexp.build.check import check
-from dlexp.compose import Request, flatten
+from dlexp.compose import Request
 from dlexp.data.batches import batches
-from dlexp.data.dataset import Split
 from dlexp.record import folder as folders
+from dlexp.record.look import Look
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import schedule
 from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, finite
-from dlexp.record.summary import first_bad_layer, first_bad_weights, layer_entries, versions
+from dlexp.record.summary import first_bad_layer, first_bad_weights, layer_entries
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
 from dlexp.train import device as devices
+from dlexp.train.clock import Clock
+from dlexp.train.evaluation import Evaluation, evaluation_steps, prediction_seconds
+from dlexp.train.gaps import gaps, known_best, measure
 from dlexp.train.gradient_check import gradient_check
 from dlexp.train.loop import fit
-from dlexp.train.step import Batch, errors_by_class, evaluate
+from dlexp.train.step import Batch, errors_by_class, undisturbed
 from dlexp.train.stopping import Stop, stoppable
 
-MOST_EVALUATIONS = 50  # per run: enough for a curve, and a small part of the time
+LOOKED_AT = (64, 512)  # training samples at the least and at the most, in between as many as in a batch
 
 
 def run(request: Request, *, quiet: bool = False) -> Run:
@@ -67,43 +71,32 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
         folder, logdir = folders.claim(request.folder), request.folder
     else:
         folder, logdir = folders.create(config.outputs, str(config.name), started), Path(config.outputs)
-    summary: dict[str, Any] = {
-        "status": "failed",
-        "error": None,
-        "diverged": None,
-        "steps": 0,
-        "metrics": {},
-        "facts": {name: x for name, x in parts.data.facts.items() if isinstance(x, (int, float, str))},
-        "seed": config.seed,
-        "overrides": request.overrides,
-        "choices": request.choices,
-        "config": OmegaConf.to_container(config),
-        "device": str(device),
-        "threads": threads,
-        "versions": versions(),
-    }
+    summary = describe.summary(parts, str(device), threads, started)
     sinks: list[Sink] = [terminal]
     recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks, parts.order)
+    records = config.record.every != "never" and parts.optimizer is not None
+    look = Look(parts.model, parts.order) if records else None
     with stoppable() as stop:  # until the summary is written
         try:
             _save_config(folder / folders.CONFIG, request)
-            terminal.heading(_heading(request, parts, device, threads, folder))
+            terminal.heading(describe.heading(parts, str(device), threads, folder))
             names = [layer.name for layer in recorder.layers]
             sinks.append(RecordLines(folder / folders.RECORDS, names, QUANTITIES))
             sinks.append(MetricLines(folder / folders.METRICS))
             if config.record.tensorboard:
                 board = TensorBoard(folder, names, QUANTITIES)
                 sinks.append(board)
-                board.text("config", _as_markdown(request))
+                board.text("config", describe.as_markdown(request))
             if config.gradient_check:
                 summary["gradient_check"] = _gradient_check(parts, recorder)
                 terminal.gradient_check(summary["gradient_check"])
-            _fit(parts, recorder, terminal, summary, stop)
+            evaluation = _fit(parts, recorder, terminal, summary, stop)
+            _look_back(parts, evaluation, look, summary)
             if config.train.keep_weights:
                 weights = parts.model.state_dict()
                 folders.write_whole(folder / folders.WEIGHTS, lambda draft: torch.save(weights, draft))
             if config.record.tensorboard:
-                board.hyperparameters(_hyperparameters(parts), _headlines(parts))
+                board.hyperparameters(describe.hyperparameters(parts), describe.headlines(parts))
         except KeyboardInterrupt:
             summary["status"] = "interrupted"
             raise
@@ -117,10 +110,9 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
                 for sink in sinks:
                     sink.close()
             finally:  # a full disk, say, must not cost the summary as well
-                summary |= layer_entries(recorder)
+                summary |= layer_entries(recorder, look)
                 seconds = time.perf_counter() - clock
-                summary["timing"] = {
-                    "started": started.isoformat(timespec="seconds"),
+                summary["timing"] |= {
                     "seconds": round(seconds, 3),
                     "steps_per_second": round(summary["steps"] / seconds, 1),
                 }
@@ -129,86 +121,98 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
     return folder
 
 
-class _Evaluation:
-    """Judges the network while it trains and, with the weights that are left, at the end."""
+def _fit(
+    parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any], stop: Stop
+) -> Evaluation:
+    """Train and test; keeps `status`, `steps`, `metrics`, `to_target` and `diverged` up to date."""
+    data, stopping = parts.data, parts.stopping
+    clock = Clock(data.train.inputs.device)
+    evaluation = Evaluation(
+        *(parts.model, parts.loss, parts.metrics, data.held_out, data.test),
+        last_step=parts.steps - 1,
+        stopping=stopping,
+    )
 
-    def __init__(self, parts: Parts, summary: dict[str, Any]) -> None:
-        self._parts, self._summary = parts, summary
-        self.stopped_early = False
-
-    def __call__(self, step: int) -> dict[str, float]:
-        """The scalars of a step; the summary gets those of the weights that are left at the end."""
-        parts, stopping = self._parts, self._parts.stopping
-        scalars, last = _scalars(parts, parts.data.held_out), step >= parts.steps - 1
-        final = scalars
-        if stopping:
-            self.stopped_early = stopping.see(step, scalars, parts.model) and not last
-        if self.stopped_early or last:
-            if stopping:
-                self.restore()
-                final = _scalars(parts, parts.data.held_out)
-            test = _scalars(parts, {"test": parts.data.test})
-            scalars, final = scalars | test, final | test
-        self._summary["metrics"] |= {tag: finite(x) for tag, x in final.items()}
+    def judge(step: int) -> dict[str, float]:
+        seconds = clock.seconds
+        with clock.paused():
+            scalars = evaluation(step)
+        summary["metrics"] |= _finite(evaluation.metrics)
+        if parts.milestone:
+            parts.milestone.see(step, scalars, seconds)
+            summary["to_target"] = parts.milestone.summary()
         return scalars
-
-    def restore(self) -> None:
-        """The weights of the best evaluation, if they are to be kept."""
-        if self._parts.stopping:
-            self._summary["best_step"] = self._parts.stopping.best_step
-            self._parts.stopping.restore(self._parts.model)
-
-
-def _fit(parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any], stop: Stop) -> None:
-    """Train and test; keeps `status`, `steps`, `metrics` and `diverged` of the summary up to date."""
-    evaluation = _Evaluation(parts, summary)
 
     def steps() -> Iterator[int]:
         for step in terminal.track(parts.steps):
             summary["steps"] = step  # so many are done
             stop.check()
+            clock.step()
             yield step
 
     if parts.optimizer is None:  # nothing to learn: only how well it does
-        recorder.scalars(0, evaluation(0))
-        summary["status"] = "finished"
-        _close_look(parts, summary)
-        return
-    ending = fit(
-        parts.model,
-        parts.loss,
-        parts.optimizer,
-        _batches(parts),
-        steps(),
-        recorder=recorder,
-        metrics=parts.metrics,
-        regularizer=parts.regularizer,
-        clip=parts.clip,
-        evaluate=evaluation,
-        evaluate_after=_evaluations(parts),
-        adjust=parts.learning_rate,
-        enough=lambda: evaluation.stopped_early,
-    )
+        recorder.scalars(0, judge(0))
+        summary["status"], summary["steps"] = "finished", 0
+        return evaluation
+    waits = stopping or parts.milestone or (parts.learning_rate and parts.learning_rate.waits)
+    try:
+        ending = fit(
+            parts.model,
+            parts.loss,
+            parts.optimizer,
+            _batches(parts),
+            steps(),
+            recorder=recorder,
+            metrics=parts.metrics,
+            regularizer=parts.regularizer,
+            clip=parts.clip,
+            evaluate=judge,
+            evaluate_after=evaluation_steps(parts.steps, parts.steps_per_epoch, every_epoch=bool(waits)),
+            adjust=parts.learning_rate,
+            enough=lambda: evaluation.stopped_early,
+        )
+    finally:
+        if rate := clock.steps_per_second:
+            summary["timing"]["samples_per_second"] = round(rate * parts.batch_size, 1)
     recorder.flush()
     summary["status"] = ending.status
     if ending.status == "diverged":
         summary["steps"] = ending.step
         summary["diverged"] = {"step": ending.step, **first_bad_layer(recorder, ending.step)}
-        evaluation.restore()
-        return
+        if stopping:
+            stopping.restore(parts.model)
+        return evaluation
     summary["steps"] = ending.step + 1
-    _close_look(parts, summary)
     if summary["metrics"]["loss/test"] is None:
         summary["status"] = "diverged"
         summary["diverged"] = {"step": ending.step, **first_bad_weights(recorder, parts.model)}
+    return evaluation
 
 
-def _close_look(parts: Parts, summary: dict[str, Any]) -> None:
-    """What only the trained network is asked: the whole training split, and where its errors lie."""
-    splits = {"train": parts.data.train}
-    summary["metrics"] |= {tag: finite(x) for tag, x in _scalars(parts, splits).items()}
-    if parts.data.task == "classification":
-        summary["errors"] = errors_by_class(parts.model, parts.data.test.inputs, parts.data.test.targets)
+def _look_back(parts: Parts, evaluation: Evaluation, look: Look | None, summary: dict[str, Any]) -> None:
+    """What only the network that is left is asked; nothing of it changes the network."""
+    model, data, config = parts.model, parts.data, parts.request.config.train
+    if parts.stopping:
+        summary["best_step"] = parts.stopping.best_step
+    if summary["status"] != "diverged":
+        summary["metrics"] |= _finite(evaluation.scores({"train": data.train}))
+        if data.task == "classification":
+            summary["errors"] = errors_by_class(model, data.test.inputs, data.test.targets)
+        if data.task != "adversarial":
+            best = config.best_error
+            if best is None:
+                best = known_best(measure(parts.metrics), data.task, data.facts)
+            summary["gaps"] = gaps(summary["metrics"], parts.metrics, best)
+        with undisturbed(model):
+            seconds = prediction_seconds(model, data.test.inputs)
+        summary["timing"]["predict_seconds_per_sample"] = float(f"{seconds:.3g}")
+    if look:
+        low, high = LOOKED_AT
+        look(data.train.inputs[: min(max(parts.batch_size, low), high)])
+
+
+def _finite(scalars: Mapping[str, float]) -> dict[str, float | None]:
+    return {tag: finite(x) for tag, x in scalars.items()}
 
 
 CHECKED_SAMPLES = 16  # a gradient is no more right or wrong on more of them
@@ -246,53 +250,6 @@ def _batches(parts: Parts) -> Iterator[Batch]:
         yield (parts.augmentation(inputs) if parts.augmentation else inputs), targets
 
 
-def _scalars(parts: Parts, splits: dict[str, Split]) -> dict[str, float]:
-    """The loss and each metric of whole splits, e.g. {"loss/validation": 0.3}."""
-    found: dict[str, float] = {}
-    for name, split in splits.items():
-        numbers = evaluate(parts.model, parts.loss, parts.metrics, split.inputs, split.targets)
-        found |= {f"{quantity}/{name}": x for quantity, x in numbers.items()}
-    return found
-
-
-def _evaluations(parts: Parts) -> frozenset[int]:
-    """The steps after which the network is evaluated: ends of epochs, and the last step."""
-    steps, steps_per_epoch = parts.steps, parts.steps_per_epoch
-    epochs = steps // steps_per_epoch
-    waits = parts.stopping or (parts.learning_rate and parts.learning_rate.waits)  # for each evaluation
-    thin = 1 if waits else -(-epochs // MOST_EVALUATIONS) or 1
-    ends = (steps_per_epoch * epoch - 1 for epoch in range(thin, epochs + 1, thin))
-    return frozenset([*ends, steps - 1])
-
-
-def _heading(
-    request: Request, parts: Parts, device: torch.device, threads: int, folder: Path
-) -> dict[str, str]:
-    """What a person wants to see confirmed before the run goes on."""
-    config, choices, data = request.config, request.choices, parts.data
-    parameters = sum(p.numel() for p in parts.model.parameters())
-    shipped = not any(word.startswith("model._target_=") for word in request.overrides)
-    words = [choices["model"] if shipped else config.model._target_]
-    words += [f"{key}={str(value).lower()}" for key, value in flatten(config.model).items()]
-    network = ", ".join([" ".join(words), choices["initializer"]])
-    for group in parts.used:
-        network += f", {choices[group]}" if group == "activation" else f", {group} {choices[group]}"
-    sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
-    shape = " x ".join(map(str, data.input_shape))
-    epochs = round(parts.steps / parts.steps_per_epoch, 1)
-    training = (
-        f"{choices['optimizer']} lr={config.optimizer.get('lr')}, batches of {parts.batch_size},"
-        f" steps {parts.steps}, epochs {epochs:g}, seed {config.seed}"
-    )
-    return {
-        "network": f"{network}; {parameters:,} parameters",
-        "data": f"{choices['data']}: {sizes}; {shape}, {data.task}, {data.outputs} outputs",
-        "training": training if parts.optimizer else "none: there is nothing to learn",
-        "device": f"{device}, {threads} thread{'s' if threads > 1 else ''}",
-        "folder": str(folder),
-    }
-
-
 def _save_config(folder: Path, request: Request) -> None:
     """What Hydra itself leaves in a run folder: the config, the words, and its own settings."""
     for name, content in (
@@ -301,41 +258,3 @@ def _save_config(folder: Path, request: Request) -> None:
         ("hydra", OmegaConf.create({"hydra": request.hydra})),
     ):
         (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")
-
-
-def _headlines(parts: Parts) -> list[str]:
-    """What TensorBoard's HParams tab shows beside the choices."""
-    first = next(iter(parts.metrics), "loss")
-    return [*dict.fromkeys((f"{first}/test", "loss/test", f"{first}/validation"))]
-
-
-def _as_markdown(request: Request) -> str:
-    words = " ".join(request.overrides) or "(defaults)"
-    return f"`dlexp {words}`\n\n```yaml\n{OmegaConf.to_yaml(request.config)}```\n"
-
-
-# Where things lie and how the run is watched: no hyperparameters.
-_NOT_HYPERPARAMETERS = (
-    "outputs",
-    "name",
-    "device",
-    "threads",
-    "anomaly",
-    "record.",
-    "data.root",
-    "data.download",
-)
-
-
-def _hyperparameters(parts: Parts) -> dict[str, Any]:
-    """Group -> word and key -> value, as typed on the command line; nothing that the model does not take."""
-    request = parts.request
-    unused = {"activation", "normalization", "dropout"} - set(parts.used)
-    groups = {key: word for key, word in request.choices.items() if key in request.config}
-    values = {
-        key: value
-        for key, value in flatten(request.config).items()
-        if not key.startswith(_NOT_HYPERPARAMETERS) and key.partition(".")[0] not in unused
-    }
-    groups = {key: word for key, word in groups.items() if key not in unused}
-    return {key: word for key, word in groups.items() if key not in ("record", "train", "debug")} | values

@@ -1,14 +1,23 @@
-"""The README's commands are tests: each one composes, and its tree names folders that exist."""
+"""What the README shows is run: its commands, its ways to work, its Python; and its tree is there."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import readme_choices
+import torch
+from data.files import write_cifar10, write_mnist
+from PIL import Image
+from torchvision.models import resnet18
 
+import dlexp
 from dlexp.build.check import check
 from dlexp.compose import compose
 
@@ -25,12 +34,12 @@ def blocks(text: str) -> list[tuple[str, str]]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words of every plain `dlexp ...` line in a bash block; those with a flag or `|` are left out."""
+    """The words of every `dlexp ...` line in a bash block; those with a pipe or the like are left out."""
     found = []
     for language, content in blocks(text):
         for line in content.splitlines() if language == "bash" else ():
             words = shlex.split(line, comments=True)
-            if words[:1] == ["dlexp"] and not any(word[0] in "-|&>;" for word in words if word):
+            if words[:1] == ["dlexp"] and not any(word[0] in "|&>;" for word in words if word):
                 found.append(words[1:])
     return found
 
@@ -76,7 +85,7 @@ dlexp/      the library
 
 def test_commands_are_found() -> None:
     """The reader of this file sees commands as a shell does."""
-    assert commands(EXAMPLE) == [[], ["model.depth=20", "name=a b"]]
+    assert commands(EXAMPLE) == [[], ["model.depth=20", "name=a b"], ["-m", "seed=0,1"], ["--help"]]
 
 
 def test_tree_is_found() -> None:
@@ -85,10 +94,151 @@ def test_tree_is_found() -> None:
     assert len(tree(EXAMPLE)) == 5
 
 
-@pytest.mark.parametrize("words", commands(README), ids=" ".join)
-def test_every_command_composes(words: list[str]) -> None:
-    """What the README tells a person to type is understood, and its values are allowed."""
-    check(compose(words))
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the files that the README says are there, and torchvision's data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)
+    monkeypatch.setenv("DLEXP_DATA", str(tmp_path / "files"))
+    return tmp_path
+
+
+def put_files(words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the words name."""
+    typed = " ".join(words)
+    numbers = np.random.default_rng(0).random((40, 3))
+    if "my.csv" in typed:
+        rows = "".join(f"{a},{b},{c}\n" for a, b, c in numbers)
+        Path("my.csv").write_text(f"a,b,column\n{rows}", encoding="utf-8")
+    if "my.npz" in typed:
+        answers = {
+            "multi_label": np.where(numbers > 0.8, np.nan, numbers > 0.4),
+            "classification": numbers[:, 0] > 0.5,
+        }
+        kind = typed.rpartition("data.kind=")[2].partition(" ")[0]
+        np.savez("my.npz", inputs=numbers, targets=answers.get(kind, numbers[:, 0]))
+    if "my_pictures" in typed:
+        for name in ("cat", "dog"):
+            Path("my_pictures", name).mkdir(parents=True)
+            for n in range(20):
+                Image.fromarray(np.full((9, 7), n * 10, np.uint8)).save(f"my_pictures/{name}/{n}.png")
+    if "data=mnist" in typed:
+        write_mnist(here / "files")
+    if "data=cifar10" in typed:
+        write_cifar10(here / "files", monkeypatch)
+    if "my_module" in typed:
+        (module,) = [content for _, content in blocks(README) if content.startswith("# my_module.py")]
+        Path("my_module.py").write_text(module, encoding="utf-8")
+    if "my_module.pretrained" in typed:
+        torch.save(resnet18().state_dict(), "resnet18.pt")
+
+
+# Cheap enough to run as they stand, and how they end; the others run for two steps.
+WHOLE = {
+    "": "finished",
+    "debug=quick": "finished",
+    "initializer=normal": "diverged",
+    "stopping=early stopping.patience=10": "finished",
+}
+
+
+def perform(words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words run, and end as the README has it; of a sweep each value is allowed."""
+    typed = " ".join(words)
+    if words[:1] == ["-m"]:
+        for word in words[1:]:
+            key, _, values = word.partition("=")
+            for value in values.split(","):
+                check(compose([f"{key}={value}"]))
+        return
+    put_files(words, here, monkeypatch)
+    short = [] if typed in WHOLE else ["train.max_steps=2", "record.tensorboard=false"]
+    short += ["train.batch_size=8"] if "data.path=" in typed else []  # of few samples
+    run = dlexp.run([*words, *short], quiet=True)
+    assert run.summary["status"] == WHOLE.get(typed, "finished")
+
+
+def answer(words: list[str]) -> str:
+    """What `dlexp` prints, which ends well."""
+    command = [sys.executable, "-m", "dlexp", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("words", [w for w in commands(README) if "--" not in "".join(w)], ids=" ".join)
+def test_every_command_runs(words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the README tells a person to type."""
+    perform(words, here, monkeypatch)
+
+
+@pytest.mark.parametrize("words", [w for w in commands(README) if "--" in "".join(w)], ids=" ".join)
+def test_every_question_is_answered(words: list[str], here: Path) -> None:
+    """--help, --cfg and --info print, and nothing runs."""
+    assert len(answer(words).splitlines()) > 10 and list(here.iterdir()) == []
+
+
+def test_a_sweep_leaves_a_numbered_folder_for_each_run(here: Path) -> None:
+    """The README's, with two values of its first word and one of the others."""
+    (words,) = [words[1:] for words in commands(README) if words[:1] == ["-m"]]
+    short = [",".join(word.split(",")[: 1 if n else 2]) for n, word in enumerate(words)]
+    answer(["-m", *short, "train.max_steps=1", "record.tensorboard=false"])
+    made = sorted(path.relative_to(here).parts for path in here.rglob("summary.json"))
+    assert [(*parts[:2], *parts[3:]) for parts in made] == [
+        ("outputs", "sweep", number, "summary.json") for number in ("0", "1")
+    ]
+
+
+def ways() -> dict[str, list[list[str]]]:
+    """The table of ways to work: what you want -> the words of each command that stands there."""
+    table = README.partition("| what you want |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in table.splitlines()[2:]]
+    typed = {want: [span.split() for span in re.findall(r"`([^`]*=[^`]*)`", cell)] for want, cell in rows}
+    return {want: found for want, found in typed.items() if found}
+
+
+@pytest.mark.parametrize("want", ways())
+def test_ways_to_work_run(want: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of a row, one after the other."""
+    for words in ways()[want]:
+        perform(words, here, monkeypatch)
+
+
+def sentences() -> list[list[str]]:
+    """The commands that stand in the lines on data of your own."""
+    part = README.partition("Your own data: ")[2].partition("\n\n")[0]
+    kinds = " ".join(re.findall(r"`(data\.kind=\w+)`", part)).split()
+    paths = [span.split() for span in re.findall(r"`(data=[^`]*)`", part)]
+    return [*paths, *([*paths[1], kind] for kind in kinds)]
+
+
+@pytest.mark.parametrize("words", sentences(), ids=" ".join)
+def test_data_of_your_own_can_be_used(words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table, arrays as each kind, a folder of pictures."""
+    perform(words, here, monkeypatch)
+
+
+def test_the_yaml_file_is_a_choice(here: Path) -> None:
+    """An activation of one's own, in a folder of one's own, no Python needed."""
+    (content,) = [content for language, content in blocks(README) if language == "yaml"]
+    path = re.findall(r"my_configs/\S+\.yaml", content)[0]
+    Path(path).parent.mkdir(parents=True)
+    Path(path).write_text(content, encoding="utf-8")
+    word = f"{Path(path).parent.name}={Path(path).stem}"
+    assert not Path(ROOT, "configs", Path(path).relative_to("my_configs")).exists()
+    run = dlexp.run([word, "train.max_steps=2"], quiet=True, config_dir="my_configs")
+    assert run.summary["status"] == "finished"
+
+
+def test_the_notebook_runs(here: Path) -> None:
+    """Each line of it, shorter and on the folder that it made."""
+    (content,) = [text for language, text in blocks(README) if language == "python" and "dlexp.run" in text]
+    content = content.replace('sigmoid"]', 'sigmoid", "train.max_steps=2"], quiet=True')
+    lines = re.sub(r"\Wdlexp\.load\(.*?\)", "\nloaded = dlexp.load(run.folder)", content)
+    names: dict[str, Any] = {}
+    exec(lines, names)
+    assert "quiet=True" in lines and names["loaded"].summary == names["run"].summary
 
 
 def test_a_long_readme_shows_commands() -> None:
@@ -112,23 +262,3 @@ def test_the_tables_of_choices_are_those_of_the_yaml_files() -> None:
     """After a change: python tests/readme_choices.py."""
     found = README.partition(readme_choices.BEGIN)[2].partition(readme_choices.END)[0]
     assert found == f"\n{readme_choices.tables()}"
-
-
-def wanted() -> list[list[str]]:
-    """The words of the table of ways to work, those that stand for themselves."""
-    table = README.partition("| what you want |")[2].partition("\n\n")[0]
-    spans = [span for row in table.splitlines()[2:] for span in re.findall(r"`([^`]*=[^`]*)`", row)]
-    return [span.split() for span in spans if "outputs/..." not in span]
-
-
-@pytest.mark.parametrize("words", wanted(), ids=" ".join)
-def test_ways_to_work_can_be_typed(words: list[str]) -> None:
-    """Each composes, alone or, where it is a value, with the choice that takes it, and passes the check."""
-    takers = {
-        "model.gate_bias": "lstm",
-        "model.recurrent": "rnn",
-        "model.truncate": "rnn",
-        "model.frozen": "transfer",
-    }
-    taker = takers.get(words[0].partition("=")[0])
-    check(compose([*words, f"model={taker}"] if taker else words))

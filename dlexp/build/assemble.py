@@ -11,18 +11,20 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_method, get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from dlexp.build.initialize import initialize
 from dlexp.build.losses import PerStep
-from dlexp.build.task import TASKS, refuse_misfit, view
-from dlexp.compose import CONFIGS, Request
-from dlexp.data.dataset import Dataset
+from dlexp.build.target import locate
+from dlexp.build.task import TASKS, misfit, refuse_misfit, shapes, shortened, view
+from dlexp.compose import CONFIGS, Request, notes
+from dlexp.data.dataset import Dataset, Split
 from dlexp.errors import UserError
 from dlexp.train import metrics
 from dlexp.train.learning_rate import LearningRate
+from dlexp.train.milestone import Milestone
 from dlexp.train.step import Metric, Regularizer, evaluating
 from dlexp.train.stopping import EarlyStopping
 
@@ -53,6 +55,7 @@ class Parts:
     clip: Callable[[], Tensor] | None
     learning_rate: LearningRate | None
     stopping: EarlyStopping | None
+    milestone: Milestone | None  # what is asked for by train.target
     batch_size: int
     steps: int  # optimizer steps of the whole run
     steps_per_epoch: int
@@ -100,6 +103,7 @@ def assemble(request: Request, device: torch.device) -> Parts:
         clip=clip,
         learning_rate=_learning_rate(request, optimizer, steps, steps_per_epoch),
         stopping=_stopping(request, measured),
+        milestone=_milestone(request, measured, steps_per_epoch),
         batch_size=batch_size,
         steps=steps if optimizer else 0,
         steps_per_epoch=steps_per_epoch,
@@ -128,7 +132,8 @@ def _length(request: Request, data: Dataset) -> tuple[int, int, int]:
     if batch_size > samples:
         raise UserError(
             f"train.batch_size={batch_size}: larger than the training split of"
-            f" data={request.choices['data']}; allowed: all or 1 to {samples}"
+            f" data={request.choices['data']}; allowed: all or 1 to {samples}, for example"
+            f" train.batch_size={samples}"
         )
     steps_per_epoch = samples // batch_size
     return batch_size, train.max_steps or train.epochs * steps_per_epoch, steps_per_epoch
@@ -139,8 +144,20 @@ def _model(request: Request, data: Dataset) -> tuple[nn.Module, Collection[str]]
 
     It is on the CPU, so that weights are the same for every device.
     """
+    weight = _factory(request, "initializer", leave_out=["bias"])
+    draw = partial(initialize, weight=weight, bias=request.config.initializer.get("bias"))
+    network, taken = _network(request, data, draw)
+    if "draw_weights" not in taken:  # otherwise it has drawn what is new
+        draw(network)
+    return _with_head(network, _head(request)), taken
+
+
+def _network(
+    request: Request, data: Dataset, draw: Callable[[nn.Module], None]
+) -> tuple[nn.Module, Collection[str]]:
+    """The network with what weights its parts start from by themselves, and the names of what it takes."""
     build = _build(request, "model")
-    extras = _extras(request, data)
+    extras = _extras(request, data) | {"rebuild": _rebuild, "draw_weights": draw}
     with _blame(request, "model"):
         # a YAML file without `_partial_` has made its module already
         taken = {} if isinstance(build, nn.Module) else inspect.signature(build).parameters
@@ -155,15 +172,42 @@ def _model(request: Request, data: Dataset) -> tuple[nn.Module, Collection[str]]
                 f"{group}={request.choices[group]}: model={request.choices['model']} takes none;"
                 " allowed: none"
             )
+    typed = any(word.startswith(("activation=", "activation.")) for word in request.overrides)
+    if typed and "rebuild" in taken:
+        raise UserError(
+            f"activation={request.choices['activation']}: model={request.choices['model']} has that of its"
+            " source; allowed: to leave it out"
+        )
     with _blame(request, "model"):
         own = {name: value for name, value in extras.items() if name in taken}
-        model: nn.Module = build if isinstance(build, nn.Module) else build(**own)
-    draw = _factory(request, "initializer", leave_out=["bias"])
-    initialize(model, draw, request.config.initializer.get("bias"))
-    head = _build(request, "head", leave_out=["gives"])()
-    if not isinstance(head, nn.Identity):
-        model = model.append(head) if type(model) is nn.Sequential else nn.Sequential(model, head)
-    return model, own.keys()
+        network = build if isinstance(build, nn.Module) else build(**own)
+    return _as_module(request, "model", network), own.keys()
+
+
+def _head(request: Request) -> nn.Module | None:
+    head = _as_module(request, "head", _build(request, "head", leave_out=["gives"])())
+    return None if isinstance(head, nn.Identity) else head
+
+
+def _with_head(network: nn.Module, head: nn.Module | None) -> nn.Module:
+    if head is None:
+        return network
+    return network.append(head) if type(network) is nn.Sequential else nn.Sequential(network, head)
+
+
+def _rebuild(summary: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
+    """The network of an earlier run with its weights, without its head."""
+    config = OmegaConf.create(summary["config"])
+    request = Request(config, summary["choices"], summary["overrides"], OmegaConf.create())
+    shape, outputs, vocabulary = (summary["data"][key] for key in ("input_shape", "outputs", "vocabulary"))
+    inputs = torch.zeros(1, *shape, dtype=torch.float32 if vocabulary is None else torch.int64)
+    split = Split(inputs, torch.zeros(1, dtype=torch.int64))  # networks ask for shapes, not for samples
+    data = Dataset(split, split, split, outputs, config.task, vocabulary)
+    with torch.random.fork_rng(devices=[]):
+        network, _ = _network(request, data, draw=lambda _: None)
+    head = _head(request)
+    _with_head(network, head).load_state_dict(weights)
+    return network[:-1] if head is not None and type(network) is nn.Sequential else network
 
 
 def _extras(request: Request, data: Dataset) -> dict[str, Any]:
@@ -199,39 +243,32 @@ def _augmentation(request: Request, data: Dataset) -> nn.Module | None:
 
 
 def _loss(request: Request, task: str) -> nn.Module:
-    config, choices = request.config, request.choices
-    known = OmegaConf.to_container(config.loss)
-    assert isinstance(known, dict)
+    choices = request.choices
     refuse_misfit(
         task,
-        (choices["head"], config.head.get("gives")),
-        (choices["loss"], known.get("takes"), known.get("tasks")),
+        (choices["head"], _note(request, "head", "gives")),
+        (choices["loss"], _note(request, "loss", "takes"), _note(request, "loss", "tasks")),
+        notes,
     )
-    loss: nn.Module = _build(request, "loss", leave_out=["takes", "tasks"])
+    loss = _as_module(request, "loss", _build(request, "loss", leave_out=["takes", "tasks"]))
     return PerStep(loss) if task in ("sequence_labelling", "language_modelling") else loss
 
 
 def _metrics(request: Request, data: Dataset) -> dict[str, Metric]:
     """Name -> function of outputs and targets; one that asks is told where yes begins, and facts."""
-    threshold = 0.5 if request.config.head.get("gives") in ("probabilities", "hard") else 0.0
+    threshold = 0.5 if _note(request, "head", "gives") in ("probabilities", "hard") else 0.0
     found: dict[str, Metric] = {}
+    fitting = list(dict.fromkeys((*TASKS[data.task].metrics, *TASKS[data.task].more)))
     for name in request.config.metrics:
-        metric: Any = _method(name) if "." in name else metrics.ALL.get(name)
-        if metric is None:
-            raise UserError(f"metrics=[{name}]: no such metric; allowed: {', '.join(metrics.ALL)}")
+        asked = f"metrics=[{name}]"
+        if "." not in name and name not in fitting:
+            what = f"does not fit the task {data.task}" if name in metrics.ALL else "no such metric"
+            raise UserError(f"{asked}: {what}; allowed: {', '.join(fitting)}")
+        metric: Any = locate(asked, name) if "." in name else metrics.ALL[name]
         known = {"threshold": threshold, "facts": data.facts}
         taken = inspect.signature(metric).parameters.keys() & known
         found[name.rpartition(".")[2]] = partial(metric, **{key: known[key] for key in taken})
     return found
-
-
-def _method(path: str) -> Metric | None:
-    """A metric of one's own, my_package.my_metric."""
-    try:
-        found: Metric = get_method(path)
-        return found
-    except Exception as error:
-        raise UserError(f"metrics=[{path}]: cannot be imported: {' '.join(str(error).split())}") from error
 
 
 def _optimizer(request: Request, learned: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -260,11 +297,24 @@ def _learning_rate(
 def _stopping(request: Request, metrics: dict[str, Metric]) -> EarlyStopping | None:
     if "_target_" not in request.config.stopping:
         return None
-    monitor, allowed = request.config.stopping.monitor, [f"{name}/validation" for name in ("loss", *metrics)]
-    if monitor not in allowed:
-        raise UserError(f"stopping.monitor={monitor}: not measured; allowed: {', '.join(allowed)}")
+    _refuse_unmeasured("stopping.monitor", request.config.stopping.monitor, metrics)
     stopping: EarlyStopping = _build(request, "stopping")
     return stopping
+
+
+def _milestone(request: Request, metrics: dict[str, Metric], steps_per_epoch: int) -> Milestone | None:
+    target, tag = request.config.train.target, request.config.train.target_metric
+    if tag == "auto":
+        tag = f"{next(iter(metrics), 'loss')}/validation"
+    _refuse_unmeasured("train.target_metric", tag, metrics)
+    return None if target is None else Milestone(tag, target, steps_per_epoch)
+
+
+def _refuse_unmeasured(key: str, tag: str, metrics: dict[str, Metric]) -> None:
+    """Scalars are waited for on the validation split, which is evaluated while training goes on."""
+    allowed = [f"{name}/validation" for name in ("loss", *metrics)]
+    if tag not in allowed:
+        raise UserError(f"{key}={tag}: not measured; allowed: {', '.join(allowed)}")
 
 
 def _rehearse(
@@ -281,21 +331,34 @@ def _rehearse(
         for path, module in model.named_modules()
     ]
     inputs, targets = data.train.inputs[:2], data.train.targets[:2]
+    unfit = f"does not fit data={request.choices['data']} ({shapes(data)})"
+    hint = f"; allowed: {TASKS[data.task].models}" if TASKS[data.task].models else ""
     # evaluation mode leaves running statistics alone
-    hint = TASKS[data.task].models
     with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(model):
-        with _blame(request, "model", hint and f"; for the task {data.task} there are {hint}"):
+        with _blame(request, "model", f"{unfit}{hint}: "):
             outputs = model(inputs)
         for hook in hooks:
             hook.remove()
-        with _blame(request, "loss", hint and f"; models for the task {data.task}: {hint}"):
-            loss(outputs, targets)
+        # what a loss of one's own takes is not known
+        wrong = misfit(outputs, len(inputs), data)
+        if wrong and (_note(request, "loss", "tasks") or not isinstance(outputs, Tensor)):
+            raise UserError(f"{_asked(request, 'model')}: {unfit}: {wrong}{hint}")
+        with _blame(request, "loss"):
+            found = loss(outputs, targets)
+        if not isinstance(found, Tensor) or found.dim():
+            shape = f" of shape {tuple(found.shape)}" if isinstance(found, Tensor) else ""
+            raise UserError(
+                f"{_asked(request, 'loss')}: gives a {type(found).__name__}{shape}; allowed: one number,"
+                " as loss.reduction=mean or sum give it"
+            )
         for name, metric in metrics.items():
             try:
                 metric(outputs, targets)
             except Exception as error:
                 text = " ".join(str(error).split())
-                raise UserError(f"metrics=[{name}]: does not fit the task {data.task}: {text}") from error
+                raise UserError(
+                    shortened(f"metrics=[{name}]: does not fit data={request.choices['data']}: {text}")
+                ) from error
     return tuple(order)
 
 
@@ -306,6 +369,7 @@ def _build(request: Request, group: str, *args: Any, leave_out: Sequence[str] = 
     for key in leave_out:
         node.pop(key, None)
     _leave_out_foreign(request, group, node)
+    locate(_asked(request, group), node.get("_target_"))
     with _blame(request, group):
         made = instantiate(node, _convert_="all", **ANY_TARGET)
         if isinstance(made, partial):
@@ -315,11 +379,12 @@ def _build(request: Request, group: str, *args: Any, leave_out: Sequence[str] = 
 
 def _leave_out_foreign(request: Request, group: str, node: dict[Any, Any]) -> None:
     """After `group._target_=my_package.MyNet` the YAML file's own values go, unless MyNet takes them."""
-    typed = {word.lstrip("+").partition("=")[0] for word in request.overrides}
+    typed = _typed(request)
     if f"{group}._target_" not in typed:
         return
+    target = locate(_asked(request, group), node["_target_"])
     with _blame(request, group):
-        taken = inspect.signature(get_object(node["_target_"])).parameters
+        taken = inspect.signature(target).parameters
     for key in [key for key in node if not key.startswith("_") and key not in taken]:
         if f"{group}.{key}" not in typed:
             del node[key]
@@ -331,9 +396,7 @@ def _refuse_unknown(request: Request, group: str, made: partial[Any]) -> None:
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken):
         return
     for name in made.keywords.keys() - {p.name for p in taken}:
-        raise UserError(
-            f"{group}.{name}={made.keywords[name]}: {group}={request.choices[group]} takes no such value"
-        )
+        raise UserError(f"{group}.{name}={made.keywords[name]}: {_asked(request, group)} takes no such value")
 
 
 def _factory(request: Request, group: str, *, leave_out: Sequence[str] = ()) -> Callable[..., Any]:
@@ -352,8 +415,33 @@ def _factory(request: Request, group: str, *, leave_out: Sequence[str] = ()) -> 
     return factory
 
 
+def _note(request: Request, group: str, name: str) -> Any:
+    """What the YAML file of a choice says of what it fits; None: nothing is known, as of one's own class."""
+    content: Any = OmegaConf.to_container(request.config[group])
+    return None if f"{group}._target_" in _typed(request) else content.get(name)
+
+
+def _as_module(request: Request, group: str, made: object) -> nn.Module:
+    """What was made, if it is a module of PyTorch's."""
+    if not isinstance(made, nn.Module):
+        raise UserError(f"{_asked(request, group)}: gives a {type(made).__name__}, is no torch.nn.Module")
+    return made
+
+
+def _asked(request: Request, group: str) -> str:
+    """The word that led to what a group names: its choice, or the `_target_` typed in its place."""
+    if f"{group}._target_" in _typed(request):
+        return f"{group}._target_={request.config[group]._target_}"
+    return f"{group}={request.choices[group]}"
+
+
+def _typed(request: Request) -> set[str]:
+    """The keys that stand on the command line."""
+    return {word.lstrip("+").partition("=")[0] for word in request.overrides}
+
+
 @contextmanager
-def _blame(request: Request, group: str, hint: str = "") -> Iterator[None]:
+def _blame(request: Request, group: str, what: str = "") -> Iterator[None]:
     """Turn what a constructor raises into one line that starts with the choice that led to it."""
     try:
         yield
@@ -366,4 +454,4 @@ def _blame(request: Request, group: str, hint: str = "") -> Iterator[None]:
         text = " ".join(str(cause or error).split())
         if "DefaultCPUAllocator" in text or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             text = "does not fit into memory"
-        raise UserError(f"{group}={request.choices[group]}: {text}{hint}") from error
+        raise UserError(f"{_asked(request, group)}: {what}{text}") from error

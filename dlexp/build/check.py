@@ -133,7 +133,7 @@ RULES = {
     "activation.approximate": words("none", "tanh"),
     "activation.dim": whole(-4, 3),
     "head.dim": whole(-4, 3),
-    "loss.reduction": words("mean", "sum"),
+    "loss.reduction": Rule("mean, sum; a loss is one number", lambda v: v in ("mean", "sum")),
     "loss.delta": number(0, ends="(]"),
     "loss.beta": number(0),
     "loss.zero_infinity": FLAG,
@@ -272,6 +272,9 @@ RULES = {
     "train.batch_size": words("all") | whole(1),
     "train.fixed_batch": FLAG,
     "train.keep_weights": FLAG,
+    "train.target": NULL | number(),
+    "train.target_metric": TEXT,
+    "train.best_error": NULL | number(0),
     "record.every": words("auto", "never") | whole(1),
     "record.tensorboard": FLAG,
 }
@@ -295,7 +298,10 @@ def check(request: Request) -> None:
         for group in GROUPS
         if group not in request.choices or not isinstance(config.get(group), DictConfig)
     ]
-    faults += [f"{key}=???: needs a value" for key in OmegaConf.missing_keys(config)]
+    faults += [
+        f"{key}=???: needs a value{', module.Class' if key.endswith('._target_') else ''}"
+        for key in sorted(OmegaConf.missing_keys(config))
+    ]
     if faults:
         raise UserError(*faults)
     strange = _strange(request)

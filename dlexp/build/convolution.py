@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlexp.build.normalization import batch
+from dlexp.build.residual import Stream
 from dlexp.errors import UserError
 
 Normalization = Callable[..., nn.Module]  # (channels, dims=2) -> module for pictures, (features) for vectors
@@ -138,12 +139,11 @@ class ResNetBlock(nn.Module):
             activation(),
             *_convolution(out_channels, out_channels, 3, 1, normalization, bias=bias),
         )
-        self.activation = activation()
+        self.stream = Stream(activation())
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.branch(x)
-        h += self.shortcut(x)  # in place, so that the activation is recorded as that of the branch
-        a: Tensor = self.activation(h)
+        f = self.branch(x)
+        a: Tensor = self.stream(self.shortcut(x), f)
         return a
 
 
@@ -196,7 +196,10 @@ def pictures(model: str, input_shape: Sequence[int]) -> tuple[int, int, int]:
         UserError: it has none.
     """
     if len(input_shape) != 3:
-        raise UserError(f"model={model}: takes pictures (C, H, W); a sample of the data is {input_shape}")
+        raise UserError(
+            f"model={model}: takes pictures (C, H, W); a sample of the data is {input_shape};"
+            " allowed: data=digits, mnist, cifar10, image_folder ..."
+        )
     channels, height, width = input_shape
     return channels, height, width
 

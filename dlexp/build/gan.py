@@ -21,7 +21,8 @@ class GAN(nn.Module):
     """A generator that makes samples of noise, and a discriminator that tells them from real ones.
 
     In a step that is watched the layers of the discriminator have run three times: on real samples, on
-    fake ones for itself, on fake ones for the generator; `over_time` has a number for each.
+    fake ones for itself, on fake ones for the generator. These runs are no time steps; `over_time` of the
+    records has a number for each of them, in this order.
     """
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, latent: int) -> None:

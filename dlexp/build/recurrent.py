@@ -1,12 +1,13 @@
 """Recurrent networks of PyTorch's cells, unrolled over time in a loop, so that every time step is seen.
 
 A cell is one layer that runs T times; its z is the hidden state h_t, so dL/dz is what comes from the
-loss at time t and from all later times. B batch, T time steps, F features, H units, K outputs.
+loss at time t and from all later times; of an LSTM dL/dc_t of its cell state is recorded beside it.
+B batch, T time steps, F features, H units, K outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,9 @@ class Recurrent(nn.Module):
         truncate: no gradient passes back over the border between one stretch of so many time steps and
             the next (truncated backpropagation through time). None: all the way.
         nonlinearity: of a plain rnn, "tanh" or "relu".
+        normalization, dropout: of the hidden states (N, H) that a cell hands on, to the next cell or to
+            the readout. The state that it keeps for the next time step passes neither. Each time step
+            has a mask of its own, as in `nn.LSTM`.
     """
 
     def __init__(
@@ -51,12 +55,18 @@ class Recurrent(nn.Module):
         recurrent: str = "default",
         truncate: int | None = None,
         nonlinearity: str | None = None,
+        normalization: Callable[[int], nn.Module] | None = None,
+        dropout: Callable[[], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.embedding = None if embedding is None else nn.Embedding(inputs, embedding)
         sizes = [embedding or inputs, *[width] * (layers - 1)]
         options: dict[str, Any] = {"nonlinearity": nonlinearity} if nonlinearity else {}
         self.cells = nn.ModuleList(CELLS[cell](size, width, **options) for size in sizes)
+        self.between = nn.ModuleList()  # what each cell's states pass on their way on
+        for _ in sizes:
+            normal, drop = normalization and normalization(width), dropout and dropout()
+            self.between.append(nn.Sequential(*(module for module in (normal, drop) if module)))
         self.readout = nn.Linear(width, outputs)
         self._every_step, self._truncate = every_step, truncate
         self._gate_bias, self._recurrent = gate_bias, recurrent
@@ -64,21 +74,11 @@ class Recurrent(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, T, F), or tokens (B, T) -> (B, T, K) or, from the last state, (B, K)."""
         signal = inputs if self.embedding is None else self.embedding(inputs)  # (B, T, F)
-        for cell in self.cells:
-            signal = self._unroll(cell, signal)  # (B, T, H)
+        for cell, between in zip(self.cells, self.between, strict=True):
+            states = unroll(cell, signal, self._truncate)  # (B, T, H)
+            signal = between(states.flatten(0, 1)).view_as(states)
         answer: Tensor = self.readout(signal if self._every_step else signal[:, -1])
         return answer
-
-    def _unroll(self, cell: nn.Module, inputs: Tensor) -> Tensor:
-        """(B, T, F) -> all hidden states (B, T, H), from a state of zeros."""
-        state: Any = None  # h, or (h, c) of an LSTM
-        states = []
-        for t, x in enumerate(inputs.unbind(dim=1)):
-            if self._truncate and t and t % self._truncate == 0:
-                state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
-            state = cell(x, state)
-            states.append(state[0] if isinstance(state, tuple) else state)
-        return torch.stack(states, dim=1)
 
     @torch.no_grad()
     def adjust_start(self) -> None:
@@ -100,6 +100,18 @@ class Recurrent(nn.Module):
                 cell.bias_hh[gate] = 0.0
 
 
+def unroll(cell: nn.Module, inputs: Tensor, truncate: int | None = None) -> Tensor:
+    """(B, T, F) -> all hidden states (B, T, H), from a state of zeros; `truncate` as in `Recurrent`."""
+    state: Any = None  # h, or (h, c) of an LSTM
+    states = []
+    for t, x in enumerate(inputs.unbind(dim=1)):
+        if truncate and t and t % truncate == 0:
+            state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+        state = cell(x, state)
+        states.append(state[0] if isinstance(state, tuple) else state)
+    return torch.stack(states, dim=1)
+
+
 def recurrent(
     input_shape: Sequence[int],
     outputs: int,
@@ -114,8 +126,15 @@ def recurrent(
     recurrent: str = "default",
     truncate: int | None = None,
     nonlinearity: str | None = None,
+    normalization: Callable[[int], nn.Module] | None = None,
+    position: str = "before",
+    dropout: Callable[[], nn.Module] | None = None,
 ) -> Recurrent:
-    """A recurrent network for sequences (T, F) or tokens (T,), that answers as often as the task asks."""
+    """A recurrent network for sequences (T, F) or tokens (T,), that answers as often as the task asks.
+
+    Raises:
+        UserError: the data is of another kind, or a choice has no place in such a network.
+    """
     if len(input_shape) != (2 if vocabulary is None else 1):
         raise UserError(
             f"model={cell}: takes sequences (T, F) or tokens (T,); the data has {tuple(input_shape)};"
@@ -123,6 +142,16 @@ def recurrent(
         )
     if cell == "rnn" and gate_bias is not None:
         raise UserError(f"model.gate_bias={gate_bias:g}: a plain rnn has no gates; allowed: null")
+    if normalization and position == "after":
+        raise UserError(
+            "normalization.position=after: the activation is inside the cell, and what the cell hands on"
+            " has one place to be normalized; allowed: before"
+        )
+    if normalization and isinstance(normalization(width), nn.modules.batchnorm._BatchNorm):
+        raise UserError(
+            "normalization=batch: would mix the time steps of a recurrent net; allowed: none, layer, rms,"
+            " group"
+        )
     return Recurrent(
         vocabulary or input_shape[-1],
         outputs,
@@ -135,6 +164,8 @@ def recurrent(
         recurrent=recurrent,
         truncate=truncate,
         nonlinearity=nonlinearity,
+        normalization=normalization,
+        dropout=dropout,
     )
 
 
@@ -143,6 +174,9 @@ def character_model(
     outputs: int,
     data: Dataset,
     vocabulary: int | None = None,
+    normalization: Callable[[int], nn.Module] | None = None,
+    position: str = "before",
+    dropout: Callable[[], nn.Module] | None = None,
     **values: Any,
 ) -> Recurrent:
     """The same, given characters, guessing the next one at every time step; `values` as there."""
@@ -151,4 +185,13 @@ def character_model(
             f"model=char_lm: takes tokens (T,) and task=language_modelling; the data has"
             f" {tuple(input_shape)} and asks for {data.task}; allowed: data=text"
         )
-    return recurrent(input_shape, outputs, data, vocabulary, **values)
+    return recurrent(
+        input_shape,
+        outputs,
+        data,
+        vocabulary,
+        normalization=normalization,
+        position=position,
+        dropout=dropout,
+        **values,
+    )

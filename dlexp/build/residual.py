@@ -14,18 +14,38 @@ from dlexp.build.mlp import mlp
 from dlexp.errors import UserError
 
 
+class Stream(nn.Module):
+    """x + f(x), what a residual block hands on to the next, perhaps through an activation.
+
+    The recorder has a row for it, without weights; what it returns is its z.
+    """
+
+    is_signal = True  # for the recorder
+
+    def __init__(self, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: Tensor, f: Tensor) -> Tensor:
+        """Two of one shape -> that shape."""
+        z = x + f
+        return z if self.activation is None else self.activation(z)
+
+
 class Residual(nn.Module):
     """x + scale * f(x), He et al. 2016: the sum hands gradients on undivided, (B, W) -> (B, W)."""
 
     def __init__(self, branch: nn.Sequential, *, scale: float = 1.0, zero_init: bool = False) -> None:
         super().__init__()
         self.branch = branch
+        self.stream = Stream()
         self.scale = scale
         self.zero_init = zero_init
 
     def forward(self, x: Tensor) -> Tensor:
-        z: Tensor = self.branch(x)
-        return x + z if self.scale == 1 else x + self.scale * z
+        f = self.branch(x)
+        z: Tensor = self.stream(x, f if self.scale == 1 else self.scale * f)
+        return z
 
     def adjust_start(self) -> None:
         """With `zero_init` the last layer of the branch starts at 0, and the block as the identity."""

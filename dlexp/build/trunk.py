@@ -1,14 +1,11 @@
-"""Networks of a trunk and what is put on it: many heads, a new head, a place in space, a crop before.
+"""Networks of a trunk and what is put on it: many heads, a place in space, a crop before.
 
 B batch, F input features, W width, K outputs, C channels, H height, W' width of a picture.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -60,78 +57,6 @@ def multi_head(
         dropout=dropout,
     )
     return MultiHead(whole[:-1], width, outputs)
-
-
-SOURCE = "the folder of a run with model=mlp train.keep_weights=true"
-
-
-class Pretrained(nn.Sequential):
-    """Hidden layers that start where another run left them."""
-
-    keeps_start = True
-
-
-def transfer(
-    input_shape: Sequence[int],
-    outputs: int,
-    activation: Callable[[], nn.Module],
-    *,
-    source: str | None,
-    frozen: bool,
-    depth: int,
-    width: int,
-) -> nn.Sequential:
-    """The hidden layers of an MLP that another run trained, and a new output layer on them.
-
-    Args:
-        source: the folder of that run.
-        frozen: the trunk learns nothing more; otherwise it is fine-tuned with the head.
-    """
-    whole = mlp(input_shape, outputs, depth=depth, width=width, bias=True, activation=activation)
-    trunk = Pretrained(*whole[:-1])
-    if source is None:
-        raise UserError(f"model.source=null: allowed: {SOURCE}")
-    _load(source, trunk, activation())
-    if frozen:
-        trunk.requires_grad_(False).eval()  # nobody calls train() on it: evaluation puts modes back
-    return nn.Sequential(trunk, nn.Linear(width, outputs))
-
-
-def _load(source: str, trunk: nn.Module, activation: nn.Module) -> None:
-    """Put the weights of all layers but the last one of the run in `source` into `trunk`."""
-    folder = Path(source).expanduser()
-    try:
-        weights: dict[str, Tensor] = torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"model.source={source}: {Path(str(error.filename)).name} cannot be read there:"
-            f" {error.strerror}; allowed: {SOURCE}"
-        ) from error
-    last = next(reversed(weights)).rpartition(".")[0]
-    hidden = {name: w for name, w in weights.items() if name.rpartition(".")[0] != last}
-    if _shapes(hidden) != _shapes(trunk.state_dict()):
-        raise UserError(
-            f"model.source={source}: holds hidden layers of {_words(hidden)}; model=transfer has"
-            f" {_words(trunk.state_dict())}; allowed: data, model.depth and model.width of that run"
-        )
-    was, now = summary["config"]["activation"]["_target_"].rpartition(".")[2], type(activation).__name__
-    if was != now:  # weights alone would not tell
-        raise UserError(
-            f"model.source={source}: learned with activation {was}, not {now};"
-            f" allowed: activation={summary['choices']['activation']}"
-        )
-    trunk.load_state_dict(hidden)
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: w.shape for name, w in weights.items()}
-
-
-def _words(weights: Mapping[str, Tensor]) -> str:
-    """The sizes of the weight matrices, e.g. 64x20 20x20."""
-    sizes = ["x".join(map(str, reversed(w.shape))) for w in weights.values() if w.dim() == 2]
-    return " ".join(sizes) or "other kinds"
 
 
 class UnitLength(nn.Module):

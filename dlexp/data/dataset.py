@@ -5,6 +5,7 @@ N samples, C channels, H height, W width, T time steps, F features, K outputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -107,10 +108,15 @@ def split(samples: Split, shares: dict[str, float], seed: int) -> list[Split]:
     sizes = [round(share * n) for share in shares.values()]
     sizes.insert(0, n - sum(sizes))
     if min(sizes) < 1:
+        if n < len(sizes):
+            raise UserError(
+                f"data: {n} samples; allowed: {len(sizes)} or more, for train, {', '.join(shares)}"
+            )
         named = ", ".join(f"data.{name}={share:g}" for name, share in shares.items())
+        least = math.ceil(100 / n) / 100  # of two decimals
         raise UserError(
-            f"{named}: leave a split of the {n} samples empty; allowed: {1 / n:.2g} or more each,"
-            " and less than 1 together"
+            f"{named}: leave a split of the {n} samples empty; allowed: {least:g} or more each,"
+            " and less than 1 together, or more samples"
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return [Split(samples.inputs[rows], samples.targets[rows]) for rows in order.split(sizes)]

@@ -54,12 +54,11 @@ def csv(
     table = _read_csv(file, str(target), SEPARATORS[separator])
     names = list(table.columns)
     if target is None or str(target) not in names:
-        typed = "null" if target is None else target
-        single = f"; nothing in it is separated by a {separator}: data.separator={'|'.join(SEPARATORS)}"
-        raise UserError(
-            f"data.target={typed}: no column of {file}; allowed: {_listed(names)}"
-            + (single if len(names) == 1 else "")
+        single = f"; nothing in it is separated by a {separator}: {_separated(names[0])}"
+        wrong = (
+            f"{target}: no column of {file}" if target is not None else "null: name what is to be predicted"
         )
+        raise UserError(f"data.target={wrong}; allowed: {_listed(names)}{single if len(names) == 1 else ''}")
     left_out = [str(name) for name in ignore]
     inputs = [name for name in names if name != str(target)]
     for name in left_out:
@@ -80,7 +79,13 @@ def csv(
     ]
     known = np.char.strip(table[str(target)].fillna("").to_numpy(dtype=np.str_))
     if (empty := np.flatnonzero(known == "")).size:
-        raise UserError(f"data.path={file}: {_in_column(str(target))(empty)} is empty")
+        if kind != "multi_label":
+            hint = _unknown_answers(known[known != ""])
+            raise UserError(
+                f"data.path={file}: {_in_column(str(target))(empty)} is empty; allowed: a number, or the name"
+                f" of a class{hint}"
+            )
+        known = np.where(known == "", "nan", known)
     return _dataset(
         np.column_stack(columns), known, file, _in_column(str(target)), kind, standardize_targets, shares
     )
@@ -108,7 +113,10 @@ def npz(
     file = _existing(path, "my.npz")
     inputs, targets = _read_npz(file, {"x": x, "y": y})
     if inputs.ndim < 2 or inputs.size == 0:
-        raise UserError(f"data.path={file}: inputs are {inputs.shape}; allowed: (samples, features, ...)")
+        hint = "; inputs.reshape(-1, 1) makes one feature" if inputs.ndim == 1 else ""
+        raise UserError(
+            f"data.path={file}: inputs are {inputs.shape}; allowed: (samples, features, ...){hint}"
+        )
     n = len(inputs)
     if targets.ndim not in (1, 2) or len(targets) != n or targets.size == 0:
         raise UserError(
@@ -149,10 +157,8 @@ def image_folder(*, path: str | None, size: int, colour: str, **shares: Any) -> 
         except Exception as error:  # PIL's many readers raise what they happen to raise
             raise UserError(f"data.path={folder}: {name} cannot be read as a picture") from error
         pictures.append(torch.from_numpy(np.array(whole)).view(size, size, -1).permute(2, 0, 1))
-    _refuse_one_class(folder, found.classes)
     samples = Split(torch.stack(pictures).float() / 255, torch.tensor(found.targets))
-    facts = {"classes": found.classes}
-    return dataset.divide(samples, outputs=len(found.classes), facts=facts, **shares)
+    return _classification(samples, found.classes, folder, shares)
 
 
 def _dataset(
@@ -177,11 +183,12 @@ def _dataset(
     values = targets
     if targets.dtype.kind not in "US" or not _is_text(targets, kind):
         hint = "" if kind == "regression" else ", or data.kind=classification to take each for a class"
-        values = _numbers(targets, file, where, np.float64, hint)
+        values = _numbers(targets, file, where, np.float64, hint, are_answers=True)
         broken = np.argwhere(values != values.round())
         few = values.ndim == 1 and not len(broken) and len(np.unique(values)) <= FEW
         if kind == "regression" or (kind == "auto" and not few):
-            return _regression(inputs, values, file, standardize_targets, shares)
+            remark = _remark(values) if kind == "auto" else ""
+            return _regression(inputs, values, file, standardize_targets, remark, shares)
         if values.ndim != 1:
             raise UserError(f"data.kind={kind}: targets are {values.shape}; allowed: ({len(values)},)")
         if len(broken):
@@ -189,33 +196,59 @@ def _dataset(
             raise UserError(f"data.kind={kind}: {where(broken[0])} is {value}; allowed: whole numbers, text")
         values = values.astype(np.int64)
     classes, indices = np.unique(values, return_inverse=True)
-    _refuse_one_class(file, classes.tolist())
     samples = Split(torch.from_numpy(inputs), torch.from_numpy(indices).long())
-    return dataset.divide(samples, outputs=len(classes), facts={"classes": classes.tolist()}, **shares)
+    return _classification(samples, classes.tolist(), file, shares)
+
+
+def _classification(samples: Split, classes: list[Any], place: Path, shares: dict[str, Any]) -> Dataset:
+    """With two classes or more, in the training split as well."""
+    if len(classes) < 2:
+        raise UserError(f"data.path={place}: all samples are of one class, {classes[0]}; needs two or more")
+    data = dataset.divide(samples, outputs=len(classes), facts={"classes": classes}, **shares)
+    if len(left := data.train.targets.unique()) < 2:
+        raise UserError(
+            f"data.path={place}: all samples of the training split ({len(data.train)}) are of one class,"
+            f" {classes[left[0]]}; needs two or more: try another data.split_seed, or add samples"
+        )
+    return data
 
 
 def _multi_label(
     inputs: np.ndarray, targets: np.ndarray, file: Path, where: Where, shares: dict[str, Any]
 ) -> Dataset:
-    answers = targets.reshape(len(targets), -1)
-    if answers.dtype.kind not in "biuf":
-        raise UserError(
-            f"data.kind=multi_label: {where((0,) * targets.ndim)} is no number; allowed: 0, 1, NaN"
-        )
-    answers = answers.astype(np.float32)
+    if targets.dtype.kind not in "biuf":
+        numbers = [_number(value) for value in targets.flat]
+        if None in numbers:
+            at = np.unravel_index(numbers.index(None), targets.shape)
+            raise UserError(
+                f"data.kind=multi_label: {where(at)} is {str(targets[at])!r}; allowed: 0, 1, NaN (unknown)"
+            )
+        targets = np.array(numbers).reshape(targets.shape)
+    answers = targets.reshape(len(targets), -1).astype(np.float32)
     for i, k in np.argwhere(~((answers == 0) | (answers == 1) | np.isnan(answers))):
         at = (i, k)[: targets.ndim]
         raise UserError(
             f"data.kind=multi_label: {where(at)} is {answers[i, k]:g}; allowed: 0, 1, NaN (unknown)"
         )
-    for k in np.flatnonzero(np.isnan(answers).all(axis=0)):
-        raise UserError(f"data.path={file}: answer {k} is unknown in all samples; nothing to learn")
     samples = Split(torch.from_numpy(inputs), torch.from_numpy(answers))
-    return dataset.divide(samples, outputs=answers.shape[1], task="multi_label", **shares)
+    _refuse_unknown(samples, file, "samples")
+    data = dataset.divide(samples, outputs=answers.shape[1], task="multi_label", **shares)
+    _refuse_unknown(data.train, file, "samples of the training split")
+    return data
+
+
+def _refuse_unknown(split: Split, file: Path, which: str) -> None:
+    for k in split.targets.isnan().all(dim=0).nonzero().flatten().tolist():
+        raise UserError(f"data.path={file}: answer {k} is unknown in all {which}; nothing to learn")
 
 
 def _regression(
-    inputs: np.ndarray, targets: np.ndarray, file: Path, standardize_targets: bool, shares: dict[str, Any]
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    file: Path,
+    standardize_targets: bool,
+    remark: str,
+    shares: dict[str, Any],
 ) -> Dataset:
     targets = targets.reshape(len(targets), -1).astype(np.float32)
     if (targets == targets[0]).all(axis=0).any():
@@ -223,8 +256,32 @@ def _regression(
             f"data.path={file}: a target is {targets[0].tolist()} in all samples; nothing to learn"
         )
     samples = Split(torch.from_numpy(inputs), torch.from_numpy(targets))
-    data = dataset.divide(samples, outputs=targets.shape[1], task="regression", **shares)
+    facts = {"remark": remark} if remark else {}
+    data = dataset.divide(samples, outputs=targets.shape[1], task="regression", facts=facts, **shares)
     return with_standardized_targets(data) if standardize_targets else data
+
+
+def _remark(targets: np.ndarray) -> str:
+    """Numbers that may be meant otherwise: what makes them that."""
+    different = np.unique(targets)
+    if targets.ndim == 2 and set(different) <= {0, 1}:
+        return (
+            f"targets of 0 and 1 in {targets.shape[1]} columns are taken for numbers;"
+            " data.kind=multi_label takes them for answers, no or yes"
+        )
+    if targets.ndim == 1 and (different == different.round()).all() and len(different) < len(targets):
+        return (
+            f"{len(different)} different whole numbers as targets are taken for numbers;"
+            " data.kind=classification takes them for classes"
+        )
+    return ""
+
+
+def _unknown_answers(known: np.ndarray) -> str:
+    """Where all targets that are known are 0 or 1, the rest may be unknown answers."""
+    if {_number(value) for value in known.flat} <= {0.0, 1.0}:
+        return "; data.kind=multi_label takes it for an unknown answer"
+    return ""
 
 
 def _is_text(targets: np.ndarray, kind: str) -> bool:
@@ -234,7 +291,13 @@ def _is_text(targets: np.ndarray, kind: str) -> bool:
 
 
 def _numbers(
-    values: np.ndarray, file: Path, where: Where, dtype: type[np.floating] = np.float32, hint: str = ""
+    values: np.ndarray,
+    file: Path,
+    where: Where,
+    dtype: type[np.floating] = np.float32,
+    hint: str = "",
+    *,
+    are_answers: bool = False,
 ) -> np.ndarray:
     """The values as finite numbers, or a line that names the first that is none."""
     if values.dtype.kind not in "biuf":
@@ -249,8 +312,10 @@ def _numbers(
         numbers = values.astype(dtype)
     if not np.isfinite(numbers).all():
         index = tuple(np.argwhere(~np.isfinite(numbers))[0])
-        found = "empty or NaN" if np.isnan(values[index]) else values[index]
-        raise UserError(f"data.path={file}: {where(index)} is {found}; allowed: finite numbers")
+        unknown = bool(np.isnan(values[index]))
+        found = "empty or NaN" if unknown else values[index]
+        hint = _unknown_answers(values[~np.isnan(values)]) if unknown and are_answers else ""
+        raise UserError(f"data.path={file}: {where(index)} is {found}; allowed: finite numbers{hint}")
     return numbers
 
 
@@ -265,23 +330,32 @@ def _read_csv(file: Path, target: str, separator: str) -> Any:
     """The file as a table of pandas, the target as text, so that names of classes stay as they are."""
     import pandas as pd
 
+    form: dict[str, Any] = {
+        "sep": separator,
+        "index_col": False,
+        "keep_default_na": False,
+        "na_values": [""],
+        "skipinitialspace": True,
+        "encoding": "utf-8-sig",
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row that is too long
-            return pd.read_csv(
-                file,
-                sep=separator,
-                index_col=False,
-                dtype={target: str},
-                keep_default_na=False,
-                na_values=[""],
-                skipinitialspace=True,
-                encoding="utf-8-sig",
-                low_memory=False,
-            )
+            # pandas would give names that stand there twice a number
+            names = pd.read_csv(file, header=None, nrows=1, dtype=str, **form).iloc[0].dropna()
+            table = pd.read_csv(file, dtype={target: str}, low_memory=False, **form)
     except (ValueError, OSError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"data.path={file}: cannot be read as CSV: {reason}") from error
+    for name in names[names.duplicated()]:
+        raise UserError(f"data.path={file}: two columns are called {name}; each needs a name of its own")
+    return table
+
+
+def _separated(line: str) -> str:
+    """What to type for a table whose first line is that."""
+    fitting = [name for name, sign in SEPARATORS.items() if sign in line]
+    return f"type data.separator={fitting[0]}" if fitting else f"data.separator is {', '.join(SEPARATORS)}"
 
 
 def _read_npz(file: Path, names: dict[str, str | None]) -> list[np.ndarray]:
@@ -290,15 +364,17 @@ def _read_npz(file: Path, names: dict[str, str | None]) -> list[np.ndarray]:
         with zipfile.ZipFile(file), np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"data.path={file}: cannot be read as arrays that numpy.savez wrote") from error
+        what = "has Python objects in it" if "Object arrays" in str(error) else "cannot be read as arrays"
+        raise UserError(
+            f"data.path={file}: {what}; allowed: numbers or text, by numpy.savez('my.npz', x=..., y=...)"
+        ) from error
     found = []
     for key, name in names.items():
         usual = [name] if name else [n for n in ARRAYS[key] if n in arrays]
         if not usual or usual[0] not in arrays:
             meant = "" if name else f" called {', '.join(ARRAYS[key])}"
-            raise UserError(
-                f"data.{key}={name or 'null'}: no array{meant} in {file}; allowed: {_listed(list(arrays))}"
-            )
+            listed = f"allowed: {_listed(list(arrays))}" if arrays else "it has none at all"
+            raise UserError(f"data.{key}={name or 'null'}: no array{meant} in {file}; {listed}")
         found.append(arrays[usual[0]])
     return found
 
@@ -311,11 +387,6 @@ def _existing(path: str | None, example: str, *, folder: bool = False) -> Path:
     if not (place.is_dir() if folder else place.is_file()):
         raise UserError(f"data.path={path}: {f'is no {kind}' if place.exists() else f'no such {kind}'}")
     return place
-
-
-def _refuse_one_class(place: Path, classes: list[Any]) -> None:
-    if len(classes) < 2:
-        raise UserError(f"data.path={place}: all samples are of one class, {classes[0]}; needs two or more")
 
 
 def _in_column(name: str) -> Where:

@@ -5,6 +5,9 @@ normalization or activation; its activation is what the activation module return
 takes in what normalization, dropout and the like made of z. Which one that is, is seen from the tensors
 themselves, so branches may run in any order. Normalization layers own vectors, not matrices, and are
 not layers here.
+
+A module with `is_signal = True`, the sum of a residual block say, is recorded like a layer that has no
+weights; what it returns is its z and its activation.
 """
 
 from __future__ import annotations
@@ -26,31 +29,56 @@ def is_activation(module: nn.Module) -> bool:
     return isinstance(module, ACTIVATIONS) or getattr(module, "is_activation", False) is True
 
 
+def is_signal(module: nn.Module) -> bool:
+    """A module that is recorded for what it returns, whether it has weights or not."""
+    return getattr(module, "is_signal", False) is True
+
+
+def is_cell(module: nn.Module) -> bool:
+    """Are its runs time steps? PyTorch's recurrent modules, and one that says so with `is_cell = True`.
+
+    A cell returns its hidden state h, or (h, c) with a cell state beside it.
+    """
+    return isinstance(module, nn.RNNCellBase | nn.RNNBase) or getattr(module, "is_cell", False) is True
+
+
 @dataclass(frozen=True)
 class Layer:
-    """A module that owns a weight matrix."""
+    """A module that owns a weight matrix, or a signal."""
 
     name: str  # e.g. "03_linear": its place in the network, then its kind
     path: str  # where it is in the network, e.g. "4" or "encoder.linear"
     kind: str  # its class
-    shape: tuple[int, ...]  # of the weight
+    shape: tuple[int, ...]  # of the weight; () where there is none
     parameters: int
+    is_cell: bool  # its runs are time steps
 
 
 class Call:
     """One run of one layer in a forward pass; a layer that is used twice has two."""
 
-    __slots__ = ("a", "activation", "given", "layer", "output", "version")
+    __slots__ = ("a", "activation", "given", "layer", "output", "state", "version")
 
     def __init__(self, layer: int, z: Tensor) -> None:
         self.layer = layer  # its index
         self.output = z.output_nr  # which output of the node that made it z is
         self.given: list[tuple[Tensor | None, ...]] = []  # what backward gave the node that made z
-        self.hears(None, z)
+        self.state: Call | None = None  # the same for the cell state c of an LSTM cell
+        self.activation: nn.Module | None = None
+        self.a, self.version = z, z._version
+        if (node := z.grad_fn) is not None:
+            # The node that made z is given dL/dz even if an in-place activation overwrites z later.
+            # It holds on to the list alone: holding the call, and so z, would be a cycle and a leak.
+            node.register_prehook(self.given.append)
 
     def hears(self, activation: nn.Module | None, a: Tensor) -> None:
         """Keep what the activation returned; z is let go, as it is without watching."""
         self.activation, self.a, self.version = activation, a, a._version
+
+    @property
+    def delta(self) -> Tensor | None:
+        """dL/dz; None where no gradient came."""
+        return self.given[-1][self.output] if self.given else None
 
     @property
     def overwritten(self) -> bool:
@@ -70,17 +98,23 @@ class Signal(NamedTuple):
     activation: nn.Module | None
     setting: object  # the same for activations that are alike; SEVERAL if they are not
     times: int  # T; 1 also where the runs were of different sizes
+    state_delta: Tensor | None  # (S, H), dL/dc of the cell state c of an LSTM cell
+    fused: bool  # one call for all time steps, see `FUSED`
 
 
 SEVERAL = "several activations"  # of one layer in one step
 
+# nn.RNN, nn.LSTM, nn.GRU: what comes back through time stays inside, and what reaches their outputs
+# is not the gradient with respect to the hidden states. It would be 0 wherever an output is not used.
+FUSED = "fused recurrent module: only the direct error is seen; a cell, nn.LSTMCell say, shows all of it"
+
 
 def owners(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that own a weight matrix, by their paths."""
+    """The modules that own a weight matrix, and the signals, by their paths."""
     return {
         path: module
         for path, module in model.named_modules()
-        if any(p.dim() >= 2 for p in module.parameters(recurse=False))
+        if any(p.dim() >= 2 for p in module.parameters(recurse=False)) or is_signal(module)
     }
 
 
@@ -143,13 +177,16 @@ class Listener:
         found: dict[int, list[Signal]] = {}
         for call in self.calls:
             a, times, module = None if call.overwritten else call.a, 1, self.modules[call.layer]
-            delta = call.given[-1][call.output] if call.given else None
+            fused = isinstance(module, nn.RNNBase)
+            delta = None if fused else call.delta
             if call.a.dim() != 2 or (delta is not None and delta.dim() != 2):
                 if isinstance(module, nn.RNNBase) and call.a.dim() == 3:
                     times = call.a.shape[1 if module.batch_first else 0]
                 a = None if a is None else _units_last(a, module)
                 delta = None if delta is None else _units_last(delta, module)
-            signal = Signal(delta, a, call.activation, self._setting(call.activation), times)
+            setting = self._setting(call.activation)
+            state_delta = None if call.state is None else call.state.delta
+            signal = Signal(delta, a, call.activation, setting, times, state_delta, fused)
             found.setdefault(call.layer, []).append(signal)
         return {i: runs[0] if len(runs) == 1 else _joined(runs) for i, runs in found.items()}
 
@@ -158,7 +195,10 @@ class Listener:
 
     def _layer_hook(self, layer: int) -> Callable[..., None]:
         calls, trail, fed_by = self.calls, self._trail, self._fed_by.get(layer)
-        listens = self._others_matter
+        own = self.modules[layer]
+        signal, has_state = is_signal(own), is_cell(own) and not isinstance(own, nn.RNNBase)
+        listens = self._others_matter and not signal
+        inner = next((m for m in own.children() if is_activation(m)), None) if signal else None
 
         def on_layer(module: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
             if not torch.is_grad_enabled():  # an evaluation between two recorded steps
@@ -168,12 +208,10 @@ class Listener:
             z = returned[0] if isinstance(returned, tuple) else returned
             if not isinstance(z, Tensor):  # a dict, say: nothing is known of what is in it
                 return
-            call = Call(layer, z)
-            if z.grad_fn is not None:
-                # The node that made z is given dL/dz even if an in-place activation overwrites z later.
-                # It holds on to the list alone: holding the call, and so z, would be a cycle and a leak.
-                z.grad_fn.register_prehook(call.given.append)
-            calls.append(call)
+            calls.append(call := Call(layer, z))
+            call.activation = inner
+            if has_state:
+                call.state = _state(layer, z, returned)
             if listens:
                 trail[id(z)] = weakref.ref(z), call
 
@@ -196,9 +234,19 @@ def _layer(number: int, path: str, module: nn.Module, of: int) -> Layer:
         name=f"{number:0{max(2, len(str(of)))}d}_{type(module).__name__.lower()}",
         path=path,
         kind=type(module).__name__,
-        shape=next(tuple(p.shape) for p in own if p.dim() >= 2),
+        shape=next((tuple(p.shape) for p in own if p.dim() >= 2), ()),
         parameters=sum(p.numel() for p in own),
+        is_cell=is_cell(module),
     )
+
+
+def _state(layer: int, h: Tensor, returned: Any) -> Call | None:
+    """The cell state c where a cell returned (h, c), as nn.LSTMCell does.
+
+    On CUDA one kernel makes both of them, and what comes back to c by way of h stays inside: None.
+    """
+    c = returned[1] if isinstance(returned, tuple) and len(returned) == 2 else None
+    return Call(layer, c) if isinstance(c, Tensor) and c.grad_fn is not h.grad_fn else None
 
 
 def _fed_by(model: nn.Module, layers: list[nn.Module]) -> dict[int, nn.Module]:
@@ -214,7 +262,8 @@ def _fed_by(model: nn.Module, layers: list[nn.Module]) -> dict[int, nn.Module]:
     found = {}
     for before, activation, after in zip(children, children[1:], children[2:], strict=False):
         once = all(children.count(module) == 1 for module in (before, activation, after))
-        if once and before in index and after in index and is_activation(activation):
+        known = before in index and after in index and not is_signal(before)
+        if once and known and is_activation(activation):
             found[index[after]] = activation
     return found
 
@@ -226,25 +275,29 @@ def _joined(runs: list[Signal]) -> Signal:
     whole = len(signals) == len(runs)
     alike = whole and len({len(a) / run.times for a, run in zip(signals, runs, strict=True)}) == 1
     several = len({run.setting for run in runs}) > 1
+    states = [run.state_delta for run in runs if run.state_delta is not None]
     return Signal(
         delta=torch.cat(deltas) if deltas else None,
         a=torch.cat(signals) if whole else None,
         activation=None if several else runs[-1].activation,
         setting=SEVERAL if several else runs[-1].setting,
         times=sum(run.times for run in runs) if alike and len(deltas) in (0, len(runs)) else 1,
+        state_delta=torch.cat(states) if len(states) == len(runs) else None,
+        fused=runs[-1].fused,
     )
 
 
 def _units_last(signal: Tensor, module: nn.Module) -> Tensor:
     """(samples, U): units are the channels of a convolution and the last dimension of anything else.
 
-    A module with `unit_has_place = True` has a unit for each channel and place.
+    So are those of a signal of pictures, (B, C, H, W). A module with `unit_has_place = True` has a unit
+    for each channel and place.
     """
     if signal.dim() == 2:
         return signal
     if isinstance(module, nn.RNNBase) and module.batch_first:
         signal = signal.movedim(1, 0)  # the first time step of all samples first
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, nn.modules.conv._ConvNd) or (is_signal(module) and signal.dim() > 3):
         signal = signal.movedim(1, -1)
     if getattr(module, "unit_has_place", False):  # no weight is shared: each place is a unit of its own
         signal = signal.flatten(1)

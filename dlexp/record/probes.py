@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dlexp.record.layers import SEVERAL, Listener, Signal
+from dlexp.record.layers import FUSED, SEVERAL, Listener, Signal
 from dlexp.record.sheet import SMALL, Sheet, count, safe_norms
 
 QUANTITIES = (
@@ -59,6 +59,7 @@ NEVER_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
 MOST_PLANS = 16  # kept at a time, where the shapes of steps differ
 
 NO_GRADIENT = "no gradient"
+NO_WEIGHTS = "no weights"
 NO_UPDATE = "no update was made"
 NOT_RUN = "the layer did not run, or returned no tensor"
 OVERWRITTEN = "overwritten in place"
@@ -96,7 +97,7 @@ class Layout:
         other._parts = [part for part in self._parts if part[1] != ratio]
         other._series = self._series
         other.numbers = self.numbers - (len(self._parts) - len(other._parts))
-        other.reasons = self.reasons | {(ratio, i): NO_UPDATE for i in range(self.layers)}
+        other.reasons = {(ratio, i): NO_UPDATE for i in range(self.layers)} | self.reasons
         return other
 
     def miss(self, quantity: str, layer: int, reason: str) -> None:
@@ -152,9 +153,12 @@ class Probe:
     def __init__(self, model: nn.Module, order: Sequence[str] = ()) -> None:
         self._listener = Listener(model, order)
         self.layers = self._listener.layers
-        self._owned = [list(m.parameters(recurse=False)) for m in self._listener.modules]
+        owned = [list(m.parameters(recurse=False)) for m in self._listener.modules]
+        self._parameters: list[Tensor] = [p for own in owned for p in own]
+        self._owners = [i for i, own in enumerate(owned) for _ in own]  # layer of each parameter
         self._plans: dict[object, _Plan] = {}
-        self._weights = Sheet(self._owned, copy_large=True)
+        self._weighted = [i for i, own in enumerate(owned) if own]  # all but signals
+        self._weights = Sheet([owned[i] for i in self._weighted], copy_large=True)
 
     def attach(self) -> None:
         """Be ready for the forward pass that comes next."""
@@ -169,29 +173,34 @@ class Probe:
     @torch.no_grad()
     def read(self) -> Measurement:
         """After backward and before the update: everything but `update_ratio`."""
-        grads = [[_dense(p.grad) for p in own] for own in self._owned]
+        grads = [p.grad for p in self._parameters]
         signals = self._listener.signals()
         self._listener.forget()
         key = (
-            *(grad is None for own in grads for grad in own),
-            *(
-                (i, s.delta is None or s.delta.shape, s.a is None or s.a.shape, s.setting, s.times)
+            *[g is None for g in grads],
+            *[
+                (i, _shape(s.delta), _shape(s.a), s.setting, s.times, s.state_delta is None)
                 for i, s in signals.items()
-            ),
+            ],
         )
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MOST_PLANS:
                 self._plans.clear()
-            plan = self._plans[key] = _Plan(self._weights.owners, grads, signals)
-        self._weights.fill(self._owned)
-        return Measurement(plan.layout, plan.measure(self._weights, grads, signals))
+            rows: list[list[Tensor]] = [[] for _ in self.layers]
+            for i, g in zip(self._owners, grads, strict=True):
+                if g is not None:
+                    rows[i].append(g)
+            plan = self._plans[key] = _Plan([self._weighted[r] for r in self._weights.owners], rows, signals)
+        self._weights.fill(self._parameters)
+        present = [_dense(g) for g in grads if g is not None]
+        return Measurement(plan.layout, plan.measure(self._weights, present, signals))
 
     @torch.no_grad()
     def read_update(self, found: Measurement, *, stepped: bool) -> None:
         """After the update: what it changed. Without an update there is nothing to read."""
         if stepped:
-            self._weights.subtract(self._owned)
+            self._weights.subtract(self._parameters)
             found.numbers.append(safe_norms([self._weights]))
         else:
             found.layout = found.layout.without_update()
@@ -201,21 +210,18 @@ class _Plan:
     """How to measure the steps whose tensors are shaped like those of this one."""
 
     def __init__(
-        self,
-        weight_owners: list[int],
-        grads: list[list[Tensor | None]],
-        signals: dict[int, Signal],
+        self, weight_owners: list[int], grads: list[list[Tensor]], signals: dict[int, Signal]
     ) -> None:
         layout = self.layout = Layout(len(grads))
         layout.add("weight_norm", weight_owners)
 
-        self._with_gradient = [i for i, own in enumerate(grads) if any(g is not None for g in own)]
-        entries = self._gradient_rows(grads)
+        self._with_gradient = [i for i, own in enumerate(grads) if own]
+        entries = [grads[i] for i in self._with_gradient]
         self._gradients = Sheet(entries)
         layout.add("grad_norm", [self._with_gradient[r] for r in self._gradients.owners])
         self._with_delta = [i for i, signal in signals.items() if signal.delta is not None]
         self._heard = [i for i, signal in signals.items() if signal.a is not None]
-        rows = self._signal_rows(signals)
+        rows = [[t] for t in self._tensors(signals)]
         self._signals = Sheet(rows)
         whose = [("delta_rms", i) for i in self._with_delta] + [("activation_rms", i) for i in self._heard]
         for r in self._signals.owners:
@@ -224,7 +230,7 @@ class _Plan:
         for r in self._gradients.owners:
             entry = [sum(g.numel() for g in entries[r])]
             layout.add("zero_grad_fraction", [self._with_gradient[r]], entry)
-        self._miss(len(grads), signals)
+        self._miss(len(grads), weight_owners, signals)
 
         alike: dict[object, list[int]] = {}
         for i in self._heard:
@@ -236,7 +242,7 @@ class _Plan:
         self._repeated = [i for i, signal in signals.items() if signal.times > 1]
         for i in self._repeated:
             signal = signals[i]
-            for quantity, t in (("activation_rms", signal.a), ("delta_rms", signal.delta)):
+            for quantity, t in _over_time(signal):
                 if t is not None:
                     layout.add_series(quantity, i, signal.times, t.numel() // signal.times)
         layout.add("update_ratio", weight_owners)
@@ -263,48 +269,65 @@ class _Plan:
         rows = [len(self._with_delta) + self._heard.index(i) for i in layers]
         return _Group(rows, (samples, units), activation, dead, saturates)
 
-    def _miss(self, layers: int, signals: dict[int, Signal]) -> None:
+    def _miss(self, layers: int, weight_owners: list[int], signals: dict[int, Signal]) -> None:
         """Note what there is nothing to measure of."""
+        weighted = set(weight_owners)
         for i in range(layers):
-            if i not in self._with_gradient:
+            if i not in weighted:
+                for name in ("grad_norm", "weight_norm", "update_ratio", "zero_grad_fraction"):
+                    self.layout.miss(name, i, NO_WEIGHTS)
+            elif i not in self._with_gradient:
                 self.layout.miss("grad_norm", i, NO_GRADIENT)
                 self.layout.miss("zero_grad_fraction", i, NO_GRADIENT)
             if i not in self._with_delta:
-                self.layout.miss("delta_rms", i, NO_GRADIENT if i in signals else NOT_RUN)
+                why = NOT_RUN if i not in signals else FUSED if signals[i].fused else NO_GRADIENT
+                self.layout.miss("delta_rms", i, why)
             if i not in self._heard:
                 for name in ("activation_rms", "dead_fraction", "saturated_fraction"):
                     self.layout.miss(name, i, OVERWRITTEN if i in signals else NOT_RUN)
 
-    def _gradient_rows(self, grads: list[list[Tensor | None]]) -> list[list[Tensor]]:
-        return [[g for g in grads[i] if g is not None] for i in self._with_gradient]
+    def _tensors(self, signals: dict[int, Signal]) -> list[Tensor]:
+        found = [signals[i].delta for i in self._with_delta] + [signals[i].a for i in self._heard]
+        return cast("list[Tensor]", found)  # that they are there is what these lists say
 
-    def _signal_rows(self, signals: dict[int, Signal]) -> list[list[Tensor]]:
-        deltas = [signals[i].delta for i in self._with_delta]
-        return [[t] for t in (*deltas, *(signals[i].a for i in self._heard)) if t is not None]
+    def measure(self, weights: Sheet, grads: list[Tensor], signals: dict[int, Signal]) -> list[Tensor]:
+        """The numbers, in the order of the layout from `weight_norm` up to `update_ratio`.
 
-    def measure(
-        self, weights: Sheet, grads: list[list[Tensor | None]], signals: dict[int, Signal]
-    ) -> list[Tensor]:
-        """The numbers, in the order of the layout from `weight_norm` up to `update_ratio`."""
-        self._gradients.fill(self._gradient_rows(grads))
-        self._signals.fill(self._signal_rows(signals))
+        Args:
+            grads: those that there are, in the order of their parameters.
+        """
+        self._gradients.fill(grads)
+        self._signals.fill(self._tensors(signals))
         numbers = [safe_norms([weights, self._gradients, self._signals]), self._gradients.zeros()]
         for group in self._groups:
             numbers += group.measure(self._signals)
         for i in self._repeated:
-            a, delta, times = signals[i].a, signals[i].delta, signals[i].times
-            for t in (a, delta):
+            for _, t in _over_time(signals[i]):
                 if t is not None:
                     wide = None if t.device.type == "mps" else torch.float64  # as `safe_norms`
-                    numbers.append(torch.linalg.vector_norm(t.reshape(times, -1), dim=1, dtype=wide))
+                    runs = t.reshape(signals[i].times, -1)
+                    numbers.append(torch.linalg.vector_norm(runs, dim=1, dtype=wide))
         self._gradients.release()
         self._signals.release()
         return numbers
 
 
-def _dense(grad: Tensor | None) -> Tensor | None:
+def _shape(t: Tensor | None) -> torch.Size | None:
+    return None if t is None else t.shape
+
+
+def _over_time(signal: Signal) -> tuple[tuple[str, Tensor | None], ...]:
+    """What has a number for each run of a layer."""
+    return (
+        ("activation_rms", signal.a),
+        ("delta_rms", signal.delta),
+        ("cell_delta_rms", signal.state_delta),  # of dL/dc, beside that of dL/dh
+    )
+
+
+def _dense(grad: Tensor) -> Tensor:
     """A gradient as it is; that of an embedding with sparse=True with its zeros."""
-    return grad.to_dense() if grad is not None and grad.is_sparse else grad
+    return grad.to_dense() if grad.is_sparse else grad
 
 
 def _flatness(activation: nn.Module | None) -> Callable[[Tensor], tuple[Tensor, float]] | None:

@@ -18,7 +18,7 @@ from dlexp.record.schedule import Schedule
 from dlexp.record.sinks import Row, Sink
 
 # Rows that come fast are brought to the host and written together.
-MOST_PENDING = 16  # rows
+MOST_PENDING = 64  # rows
 LONGEST_PENDING = 0.25  # seconds
 
 ALL_ZERO = "the weights are all 0"

@@ -22,7 +22,8 @@ class Sheet:
     """Rows of one tensor or several, each with a norm and a number of zeros.
 
     What is asked for comes in parts that the caller adds up: one for each small row, then one for
-    each tensor of the large rows. `owners` has the row of each part.
+    each tensor of the large rows. `owners` has the row of each part. The tensors of a step are given as
+    one list, those of the first row first.
     """
 
     def __init__(self, rows: Sequence[Sequence[Tensor]], *, copy_large: bool = False) -> None:
@@ -36,6 +37,10 @@ class Sheet:
         self._small = [r for r, size in enumerate(sizes) if size <= SMALL]
         self._large = [r for r, size in enumerate(sizes) if size > SMALL]
         self.owners = [*self._small, *(r for r in self._large for _ in rows[r])]
+        whose = [r for r, row in enumerate(rows) for _ in row]
+        small, large = set(self._small), set(self._large)
+        self._small_at = [k for k, r in enumerate(whose) if r in small]
+        self._large_at = [k for k, r in enumerate(whose) if r in large]
         width = max((sizes[r] for r in self._small), default=0)
         # Cells to the right of the end of a row stay 0 for ever.
         like = rows[0][0] if rows else torch.empty(0)
@@ -56,21 +61,24 @@ class Sheet:
     def device(self) -> torch.device:
         return self._cells.device
 
-    def fill(self, rows: Sequence[Sequence[Tensor]]) -> None:
+    def fill(self, tensors: list[Tensor]) -> None:
         """Take in the tensors of a step."""
         if self._views:
-            torch._foreach_copy_(self._views, [t for r in self._small for t in rows[r]])
-        self._outside = [t for r in self._large for t in rows[r]]
+            torch._foreach_copy_(self._views, self._small_of(tensors))
+        self._outside = [tensors[k] for k in self._large_at]
         if self._copies:
             torch._foreach_copy_(self._copies, self._outside)
             self._outside = self._copies
 
-    def subtract(self, rows: Sequence[Sequence[Tensor]]) -> None:
-        """Take the tensors of `rows` off the copies of those that `fill` took in."""
+    def subtract(self, tensors: list[Tensor]) -> None:
+        """Take these tensors off the copies of those that `fill` took in."""
         if self._views:
-            torch._foreach_sub_(self._views, [t for r in self._small for t in rows[r]])
+            torch._foreach_sub_(self._views, self._small_of(tensors))
         if self._copies:
-            torch._foreach_sub_(self._copies, [t for r in self._large for t in rows[r]])
+            torch._foreach_sub_(self._copies, [tensors[k] for k in self._large_at])
+
+    def _small_of(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [tensors[k] for k in self._small_at] if self._large_at else tensors
 
     def norms(self, dtype: torch.dtype | None = None) -> Tensor:
         """The Euclidean norm of each part, (parts,), summed up in `dtype`."""

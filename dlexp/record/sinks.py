@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -45,6 +46,9 @@ def finite(x: float) -> float | None:
     return x if math.isfinite(x) else None
 
 
+BUFFER = 2**20  # bytes: what is written together goes to the disk together, when it is flushed
+
+
 class RecordLines:
     """records.jsonl: a header, then a line for each recorded step, flushed as it is written.
 
@@ -53,12 +57,14 @@ class RecordLines:
 
     def __init__(self, path: Path, layers: Sequence[str], quantities: Sequence[str]) -> None:
         self._layers, self._quantities = list(layers), list(quantities)
-        self._file = path.open("xb")
+        self._file = path.open("xb", buffering=BUFFER)
         self._file.write(_line({"layers": self._layers, "quantities": self._quantities}))
         self._file.flush()
-        self._known: tuple[object, dict[str, Any]] = (None, {})
+        self._known: tuple[object, object] = (None, None)
 
     def rows(self, rows: Sequence[Row]) -> None:
+        import orjson
+
         tables = np.stack([row.table for row in rows])
         gaps = np.count_nonzero(~np.isfinite(tables), axis=(1, 2)).tolist()
         for row, table, missing in zip(rows, _short(tables), gaps, strict=True):
@@ -70,7 +76,7 @@ class RecordLines:
                 line["reasons"] = self._all_reasons(row)
             elif missing:  # the same for most of a run
                 if self._known[0] is not row.reasons:
-                    self._known = row.reasons, self._named(row.reasons)
+                    self._known = row.reasons, orjson.Fragment(orjson.dumps(self._named(row.reasons)))
                 line["reasons"] = self._known[1]
             self._file.write(_line(line))
         self._file.flush()
@@ -136,7 +142,7 @@ class MetricLines:
     """metrics.jsonl: a line for each time the whole network was evaluated."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("xb")
+        self._file = path.open("xb", buffering=BUFFER)
 
     def rows(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -169,48 +175,65 @@ class TensorBoard:
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._event = Event
-        self._kind: tuple[object, ...] = ()
+        self._kind: tuple[object, list[str]] | None = None
         self._tags = [f"{quantity}/{layer}" for quantity in quantities for layer in layers]
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.0"
-        self._file = (folder / name).open("xb")
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._file = (folder / name).open("xb", buffering=BUFFER)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
 
-    def _write(self, event: Any) -> None:
+    def _write(self, data: bytes) -> None:
         """A TFRecord: length, checksum of the length, data, checksum of the data."""
-        data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
         self._file.write(length + _masked_checksum(length) + data + _masked_checksum(data))
 
     def rows(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            kind = (id(row.reasons), *row.numbers)
-            if kind != self._kind:
-                self._kind, self._reasons = kind, row.reasons  # kept, so that no other takes its id
-                self._make_template(row)
-            self._template.step = row.step
-            self._template.wall_time = time.time()
-            numbers = (*row.numbers.values(), *row.table.take(self._places).tolist())
-            for value, x in zip(self._values, numbers, strict=True):
-                value.simple_value = x
-            for tag, x in row.scalars.items():
-                self._template.summary.value.add(tag=tag, simple_value=x)
-            self._write(self._template)
-            del self._template.summary.value[len(self._values) :]
+        # Most rows are like the one before: they have numbers of the same names at the same places.
+        for _, group in groupby(rows, key=lambda row: (id(row.reasons), *row.numbers)):
+            self._alike(list(group))
         self._file.flush()
 
+    def _alike(self, rows: list[Row]) -> None:
+        """Write rows like the first of them.
+
+        Protocol buffers would take longer to put the values of an event together than a small network
+        takes for a step. So they put together one event, and in its bytes the values are replaced.
+        """
+        kind = (rows[0].reasons, [*rows[0].numbers])
+        if self._kind is None or kind[0] is not self._kind[0] or kind[1] != self._kind[1]:
+            self._kind = kind
+            self._make_template(rows[0])
+        first = np.array([[*row.numbers.values()] for row in rows])
+        tables = np.stack([row.table for row in rows]).reshape(len(rows), -1)
+        numbers = np.concatenate([first, tables[:, self._places]], axis=1)
+        events = np.tile(self._template, (len(rows), 1))
+        with np.errstate(over="ignore"):  # too large for the format: infinite
+            events[:, self._values] = np.ascontiguousarray(numbers, "<f4").view(np.uint8)
+        for row, values in zip(rows, events, strict=True):
+            rest = self._event(step=row.step, wall_time=time.time())
+            for tag, x in row.scalars.items():
+                rest.summary.value.add(tag=tag, simple_value=x)
+            # Messages whose bytes stand one behind the other are read as one message.
+            self._write(values.tobytes() + rest.SerializeToString())
+
     def _make_template(self, row: Row) -> None:
-        """An event with a value for each number that a row like this one has."""
+        """An event with a value for each number that a row like this one has, and where their bytes are."""
         self._places = np.flatnonzero(_present(row))
         tags = [name if name in ALONE else f"{name}/train" for name in row.numbers]
         tags += [self._tags[place] for place in self._places]
-        self._template = self._event()
-        self._values = [self._template.summary.value.add(tag=tag) for tag in tags]
+        event = self._event()
+        for tag in tags:
+            event.summary.value.add(tag=tag, simple_value=0.0)
+        whole = event.SerializeToString()
+        sizes = [len(type(event.summary)(value=[value]).SerializeToString()) for value in event.summary.value]
+        ends = len(whole) - sum(sizes) + np.cumsum(sizes)  # the last four bytes of a value are its number
+        self._template = np.frombuffer(whole, np.uint8)
+        self._values = (ends[:, None] + np.arange(-4, 0)).ravel()
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         event = self._event(wall_time=time.time(), step=step)
         for tag, x in numbers.items():
             event.summary.value.add(tag=tag, simple_value=x)
-        self._write(event)
+        self._write(event.SerializeToString())
         self._file.flush()
 
     def text(self, tag: str, markdown: str) -> None:
@@ -221,7 +244,7 @@ class TensorBoard:
         value.tensor.dtype = 7  # DT_STRING
         value.tensor.string_val.append(markdown.encode())
         value.tensor.tensor_shape.dim.add(size=1)
-        self._write(event)
+        self._write(event.SerializeToString())
         self._file.flush()
 
     def hyperparameters(self, values: Mapping[str, Any], metrics: Sequence[str]) -> None:
@@ -235,14 +258,14 @@ class TensorBoard:
             hparams_pb(plain),
         ]
         for part in parts:
-            self._write(self._event(wall_time=time.time(), summary=part))
+            self._write(self._event(wall_time=time.time(), summary=part).SerializeToString())
         ended = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
         event = self._event(wall_time=time.time())
         value = event.summary.value.add(tag=metadata.SESSION_END_INFO_TAG, tensor=metadata.NULL_TENSOR)
         value.metadata.CopyFrom(
             metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=ended))
         )
-        self._write(event)
+        self._write(event.SerializeToString())
         self._file.flush()
 
     def close(self) -> None:

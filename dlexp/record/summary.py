@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,39 +12,41 @@ import torch
 from torch import nn
 
 import dlexp
+from dlexp.record.look import LOOKS, NOT_REACHED, Found, Look, jacobian_factors
 from dlexp.record.probes import INDEX, QUANTITIES
 from dlexp.record.recorder import Recorder
 from dlexp.record.sinks import Row, finite, what
 
 
-def layer_entries(recorder: Recorder) -> dict[str, Any]:
-    """The `quantities`, `recorded` and `layers` of the summary."""
+def layer_entries(recorder: Recorder, look: Look | None = None) -> dict[str, Any]:
+    """The `quantities`, `looks`, `recorded` and `layers` of the summary.
+
+    Args:
+        look: what was looked at beside the recorded steps, at both ends of training.
+    """
     first, last = recorder.first, recorder.last
+    ends = {
+        "first": _found(first, look.first if look else None) if first else None,
+        "last": _found(last, look.last if look else None) if last else None,
+    }
 
-    def numbers(row: Row | None, i: int) -> dict[str, float | None] | None:
-        if row is None:
-            return None
-        column = row.table[:, i].tolist()
-        return {
-            name: None if (q, i) in row.reasons else finite(x)
-            for q, (name, x) in enumerate(zip(QUANTITIES, column, strict=True))
-        }
+    def numbers(end: str, i: int) -> dict[str, float | None] | None:
+        found = ends[end]
+        return {name: None if isinstance(x, str) else x for name, x in found[i].items()} if found else None
 
-    def reasons(row: Row | None, i: int) -> dict[str, str]:
+    def reasons(end: str, i: int) -> dict[str, str]:
         """Why numbers are missing."""
-        if row is None:
-            return {}
-        known = {QUANTITIES[q]: why for (q, at), why in row.reasons.items() if at == i}
-        column = zip(QUANTITIES, row.table[:, i].tolist(), strict=True)
-        return {name: what(x) for name, x in column if not np.isfinite(x)} | known
+        found = ends[end]
+        return {name: x for name, x in found[i].items() if isinstance(x, str)} if found else {}
 
     def over_time(row: Row | None, i: int) -> dict[str, list[float | None]]:
-        """Quantity -> a number for each time step, of a layer that ran several times."""
+        """Quantity -> a number for each run (time step of a cell), of a layer that ran several times."""
         series = {} if row is None else row.over_time
         return {name: [finite(x) for x in found.tolist()] for (name, at), found in series.items() if at == i}
 
     return {
         "quantities": list(QUANTITIES),
+        "looks": list(LOOKS),
         "recorded": {"first": first and first.step, "last": last and last.step},
         "layers": [
             {
@@ -52,14 +55,29 @@ def layer_entries(recorder: Recorder) -> dict[str, Any]:
                 "kind": layer.kind,
                 "shape": list(layer.shape),
                 "parameters": layer.parameters,
-                "first": numbers(first, i),
-                "last": numbers(last, i),
-                "reasons": {"first": reasons(first, i), "last": reasons(last, i)},
+                "is_cell": layer.is_cell,
+                "first": numbers("first", i),
+                "last": numbers("last", i),
+                "reasons": {"first": reasons("first", i), "last": reasons("last", i)},
                 "over_time": {"first": over_time(first, i), "last": over_time(last, i)},
             }
             for i, layer in enumerate(recorder.layers)
         ],
     }
+
+
+def _found(row: Row, looked: Sequence[Mapping[str, Found]] | None) -> list[dict[str, Found]]:
+    """For each layer: name -> a finite number, or why there is none."""
+    found: list[dict[str, Found]] = [
+        {name: row.reasons.get((q, i), x) for q, (name, x) in enumerate(zip(QUANTITIES, column, strict=True))}
+        for i, column in enumerate(row.table.T.tolist())
+    ]
+    factors = jacobian_factors([own["delta_rms"] for own in found])
+    missing = dict.fromkeys(LOOKS, NOT_REACHED)
+    for own, more, factor in zip(found, looked or [missing] * len(found), factors, strict=True):
+        own |= {**more, "jacobian_factor": factor}
+        own |= {name: what(x) for name, x in own.items() if isinstance(x, float) and finite(x) is None}
+    return found
 
 
 def first_bad_layer(recorder: Recorder, step: int) -> dict[str, str | None]:

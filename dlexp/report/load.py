@@ -42,7 +42,10 @@ class Run:
 
     @cached_property
     def layers(self) -> pd.DataFrame:
-        """The layer table: a row per layer, columns (quantity, "first" or "last" recorded)."""
+        """The layer table: a row per layer, columns (quantity, "first" or "last" recorded).
+
+        Behind the quantities stand the looks of the summary, "first" and "last" of training.
+        """
         import pandas as pd
 
         header, *lines = _lines(self.folder / "records.jsonl") or [{"layers": [], "quantities": []}]
@@ -53,6 +56,11 @@ class Run:
             for quantity in header["quantities"]
             for when, line in (("first", first), ("last", last))
         }
+        if (self.folder / "summary.json").exists():  # what is known once training has ended
+            for name in self.summary.get("looks", []):
+                for when in ("first", "last"):
+                    own = [layer[when] or {} for layer in self.summary["layers"]]
+                    columns[name, when] = [numbers.get(name) for numbers in own]
         return pd.DataFrame(columns, index=pd.Index(header["layers"], name="layer"), dtype=float)
 
     @cached_property
@@ -74,20 +82,23 @@ class Run:
 
     @cached_property
     def over_time(self) -> pd.DataFrame:
-        """Of layers that ran several times in a step, those of a recurrent network say, a row per time:
-        step, layer, time (0 is the first), activation_rms, delta_rms.
+        """Of layers that ran several times in a step, cells of a recurrent network say, a row per run:
+        step, layer, time (0 is the first run), activation_rms, delta_rms; of LSTM cells cell_delta_rms.
         """
         import pandas as pd
 
-        rows = []
+        rows: list[dict[str, Any]] = []
+        quantities = dict.fromkeys(("activation_rms", "delta_rms"))
         for line in _lines(self.folder / "records.jsonl")[1:]:
             series = line.get("over_time", {})
-            for layer, first in next(iter(series.values()), {}).items():
-                for time in range(len(first)):
-                    numbers = {quantity: of[layer][time] for quantity, of in series.items() if layer in of}
+            quantities |= dict.fromkeys(series)
+            for layer in dict.fromkeys(name for of in series.values() for name in of):
+                own = {quantity: of[layer] for quantity, of in series.items() if layer in of}
+                for time in range(len(next(iter(own.values())))):
+                    numbers = {quantity: values[time] for quantity, values in own.items()}
                     rows.append({"step": line["step"], "layer": layer, "time": time, **numbers})
-        table = pd.DataFrame(rows, columns=["step", "layer", "time", "activation_rms", "delta_rms"])
-        return table.astype({"activation_rms": float, "delta_rms": float})
+        table = pd.DataFrame(rows, columns=["step", "layer", "time", *quantities])
+        return table.astype(dict.fromkeys(quantities, float))
 
     @cached_property
     def metrics(self) -> pd.DataFrame:

@@ -25,6 +25,7 @@ PROFILE = "delta_rms"  # what the bar shows
 WIDE = 110  # columns that the table needs to show first and last beside each other
 NARROW = 76  # columns that it needs to show all quantities at all
 REFRESH = 0.1  # seconds between two pictures of the progress bar
+FEW_RUNS = 4  # of a layer that is no cell: each is told in numbers
 PLAIN_LINES = 10  # of progress where there is no terminal to draw on
 
 
@@ -55,6 +56,8 @@ class Terminal:
 
     def gradient_check(self, checks: Sequence[Mapping[str, Any]]) -> None:
         """A line for each layer: relative difference between backpropagation and differences of the loss."""
+        if not checks:
+            self._print("gradient check  nothing to check: no layer has weights that learn")
         for check in checks:
             style = "bold red" if check["verdict"] == "wrong" else ""
             kinks = f", {check['kinks']} of them at a kink" if check["kinks"] else ""
@@ -96,7 +99,7 @@ class Terminal:
         if self._steps and (step + 1 >= self._next_line or step + 1 == self._steps):
             self._next_line = step + 1 + -(-self._steps // PLAIN_LINES)
             done = f"{step + 1:>{len(str(self._steps))}}/{self._steps}"
-            self._print(Text(f"step {done}  {self._numbers()}"))
+            self._print(Text(f"{done} steps  {self._numbers()}"))
 
     def _numbers(self) -> str:
         """The latest numbers, e.g. "loss 0.31  accuracy 0.910 (validation 0.890)"."""
@@ -138,7 +141,7 @@ class Terminal:
             shown = SHOWN if self.console.width >= NARROW + longer else SHOWN[:3]
             self._print(layer_table(summary, wide=wide, shown=shown), soft_wrap=False)
             self._print(Text(_caption(summary, wide=wide), "dim"))
-            for line in _over_time(summary):
+            for line in _over_time(summary["layers"], self.console.width):
                 self._print(line)
         if summary["status"] == "interrupted":
             what = f" after {summary['steps']} steps; the record so far is in {folder}"
@@ -155,6 +158,8 @@ class Terminal:
                 order = [name for name in found if name != "loss"] + ["loss"]
                 numbers = "  ".join(f"{name} {compact(found[name])}" for name in order)
                 self._print(Text(f"{split:<10}  {numbers}"))
+        for text in (*_gaps(summary), *_to_target(summary)):
+            self._print(Text(text))
         look = f"tensorboard --logdir {shlex.quote(str(logdir))}"
         self._print(Text.assemble((f"{'look':<12}", "dim"), look))
 
@@ -185,25 +190,64 @@ def layer_table(summary: Mapping[str, Any], *, wide: bool, shown: Sequence[str] 
     return table
 
 
+def _gaps(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Where the error comes from, if more is known than the errors on train and validation."""
+    gaps = summary.get("gaps") or {}
+    known = [name for name in ("avoidable_bias", "variance", "mismatch") if gaps.get(name) is not None]
+    if known and known != ["variance"]:
+        numbers = "  ".join(f"{name} {compact(gaps[name])}" for name in known)
+        yield f"{'gaps':<10}  {numbers}  (of {gaps['quantity']})"
+
+
+def _to_target(summary: Mapping[str, Any]) -> Iterator[str]:
+    """When the target was reached, if there was one."""
+    if found := summary.get("to_target"):
+        when = "not reached"
+        if found["step"] is not None:
+            seconds = compact(found["seconds"])
+            when = f"at step {found['step']}, epoch {found['epoch']:g}, {seconds} s of training"
+        yield f"{'target':<10}  {found['metric']} {found['value']:g}: {when}"
+
+
 def _caption(summary: Mapping[str, Any], *, wide: bool) -> str:
     first, last = summary["recorded"]["first"], summary["recorded"]["last"]
     values = [layer["last"][PROFILE] for layer in summary["layers"]]
     spread = [x for x in values if x]
     scale = f"; bar from {compact(min(spread))} to {compact(max(spread))}" if spread else ""
     steps = f"first: step {first}, last: step {last}" if wide else f"above: step {first}, below: step {last}"
+    steps += ", counted from 0"
     return f"{steps}{scale}; – no number, records.jsonl says why"
 
 
-def _over_time(summary: Mapping[str, Any]) -> Iterator[Text]:
-    """A line for each layer that ran several times: the error that reached each time step, log scale."""
-    for layer in summary["layers"]:
-        series = ((layer.get("over_time") or {}).get("last") or {}).get(PROFILE)
-        if series:
-            ends = f"t=0 {compact(series[0])}, t={len(series) - 1} {compact(series[-1])}"
-            bars = log_columns(thinned(series, 48))
-            yield Text.assemble(
-                (f"{layer['name']}  {PROFILE} over time  ", "dim"), (bars, "cyan"), f"  {ends}"
-            )
+def _over_time(layers: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text]:
+    """A line for each layer that ran several times: the error that reached each of its runs, log scale.
+
+    The runs of a cell are time steps, and the state of an LSTM cell has a line of its own.
+    """
+    found: list[tuple[str, Sequence[float | None], str]] = []  # title, series, its ends or why there is none
+    for layer in layers:
+        last = (layer.get("over_time") or {}).get("last") or {}
+        for name in (PROFILE, f"cell_{PROFILE}"):
+            if series := last.get(name):
+                over = "over time" if layer.get("is_cell") else f"in its {len(series)} runs"
+                ends = _ends(series, is_cell=layer.get("is_cell", False))
+                found.append((f"{layer['name']}  {name} {over}", series, ends))
+        if last and PROFILE not in last and (why := layer["reasons"]["last"].get(PROFILE)):
+            found.append((f"{layer['name']}  {PROFILE} over time", [], why))
+    wide = max((len(title) for title, *_ in found), default=0)
+    room = width - wide - 4 - max((len(ends) for _, series, ends in found if series), default=0)
+    for title, series, ends in found:
+        bars = log_columns(thinned(series, min(48, max(8, room)))) if series else "–"
+        yield Text.assemble((f"{title:<{wide}}  ", "dim"), (bars, "cyan"), f"  {ends}")
+
+
+def _ends(series: Sequence[float | None], *, is_cell: bool) -> str:
+    """The numbers of the first and the last run, or of all of a few."""
+    if is_cell:
+        return f"t=0 {compact(series[0])}, t={len(series) - 1} {compact(series[-1])}"
+    if len(series) <= FEW_RUNS:
+        return ", ".join(map(compact, series))
+    return f"first {compact(series[0])}, last {compact(series[-1])}"
 
 
 def thinned(series: Sequence[float | None], most: int) -> list[float | None]:

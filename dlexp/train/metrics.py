@@ -1,7 +1,9 @@
 """How well a network does, from its outputs and the targets: each a function to a scalar tensor.
 
-They are passive: nothing is learned from them. A number that does not exist, such as the recall of a
-class that is not there, is NaN or left out of a mean.
+They are passive: taken in evaluation mode, without gradients, and nothing is learned from them. Those that
+early stopping or a plateau schedule listens to steer training all the same: `metrics_monitored` of the
+summary names them. A number that does not exist, such as the recall of a class that is not there, is NaN
+or left out of a mean.
 N samples, T time steps, K outputs, I items of a list, L symbols of a text, M modes, D numbers of a sample.
 """
 
@@ -36,7 +38,7 @@ def decisions(outputs: Tensor, targets: Tensor, threshold: float = 0.0) -> tuple
 
 
 def accuracy(outputs: Tensor, targets: Tensor, threshold: float = 0.0) -> Tensor:
-    """Share of decisions that are right."""
+    """Share of decisions that are right; of many answers each counts by itself."""
     if not targets.is_floating_point() and targets.dim() == 1:  # the common case, without a mask
         return (outputs.argmax(dim=1) == targets).float().mean()
     decided, right = decisions(outputs, targets, threshold)

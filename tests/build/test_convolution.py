@@ -14,6 +14,7 @@ import dlexp
 from dlexp.build.convolution import LocallyConnected2d, ResNetBlock, cnn, resnet
 from dlexp.build.initialize import initialize
 from dlexp.build.normalization import batch, layer
+from dlexp.build.residual import Stream
 from dlexp.errors import UserError
 
 LENET: dict[str, Any] = {
@@ -33,14 +34,15 @@ def kinds(model: nn.Module) -> list[str]:
 
 
 def own_deltas(model: nn.Module, x: Tensor, y: Tensor) -> list[float]:
-    """delta_rms of each layer by plain autograd, in the order of the modules."""
+    """delta_rms of each layer and stream by plain autograd, in the order of the modules."""
     kept: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, args: object, z: Tensor) -> None:
         z.retain_grad()
         kept[module] = z
 
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d | LocallyConnected2d)]
+    kinds = nn.Linear | nn.Conv2d | LocallyConnected2d | Stream
+    layers = [m for m in model.modules() if isinstance(m, kinds)]
     handles = [module.register_forward_hook(keep) for module in layers]
     nn.functional.cross_entropy(model(x), y).backward()
     for handle in handles:
@@ -112,7 +114,7 @@ def test_delta_rms_is_that_of_autograd(kind: str) -> None:
     ((x, y),) = random_batches(1, 16, 2, 8, 8)
     wanted = own_deltas(model, x, y)
     (row,) = recorded(model, [(x, y)], sgd())
-    assert len(wanted) == {"resnet": 6 * 2 + 2 + 2}.get(kind, 4)
+    assert len(wanted) == {"resnet": 6 * 2 + 2 + 2 + 6}.get(kind, 4)
     assert column(row, "delta_rms") == pytest.approx(wanted, rel=1e-9)
 
 
@@ -207,13 +209,28 @@ def test_a_resnet_has_batch_norm_unless_told_otherwise() -> None:
         assert isinstance(layers[-1], nn.Linear) and layers[-1].in_features == 16
 
 
-def test_the_activation_behind_the_sum_is_recorded_with_the_branch() -> None:
-    """Of a block's layers the shortcut alone has none."""
+def test_the_activation_behind_the_sum_is_recorded_with_the_stream() -> None:
+    """Of a block the last layer of the branch has none, and the shortcut; units are channels."""
     model = resnet((1, 8, 8), 5, blocks=1, width=2, bias=False, activation=nn.Tanh).double()
     (row,) = recorded(model, random_batches(1, 16, 1, 8, 8), sgd())
     without = [share is None for share in column(row, "saturated_fraction")]
-    names = [m.kernel_size == (1, 1) for m in model.modules() if isinstance(m, nn.Conv2d)]
-    assert without == [*names, True]  # the last one is the output layer
+    block, changed = [False, True, False], [True, False, True, False]  # with a shortcut in front
+    assert without == [False, *block, *changed, *changed, True]  # the last one is the output layer
+
+
+def test_a_dead_channel_of_the_stream_is_seen() -> None:
+    """0 for all samples at all places; and how large the stream is, by hand."""
+    torch.manual_seed(0)
+    model = resnet((1, 8, 8), 5, blocks=1, width=4, bias=True, activation=nn.ReLU, normalization=layer)
+    block = model.double()[3]
+    assert isinstance(block, ResNetBlock)
+    with torch.no_grad():
+        block.branch[-1].bias[1] = -100
+    ((x, y),) = random_batches(1, 16, 1, 8, 8)
+    a = block(model[:3](x))
+    (row,) = recorded(model, [(x, y)], sgd())
+    assert column(row, "dead_fraction")[3] == 0.25
+    assert column(row, "activation_rms")[3] == pytest.approx(a.pow(2).mean().sqrt().item())
 
 
 @pytest.mark.parametrize(

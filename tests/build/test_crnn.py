@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from record.second_opinion import column, recorded, sgd
@@ -52,25 +53,29 @@ def test_every_second_column_is_a_time_step(shape: tuple[int, int, int]) -> None
     assert model(split.inputs).shape == (2, shape[2] // 2, 5)
 
 
-def test_a_picture_passes_as_written_down() -> None:
-    """Convolutions and pools by hand; the GRU, once in each direction, cell by cell."""
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_picture_passes_as_written_down(bias: bool) -> None:
+    """Convolutions and pools by hand; PyTorch's bidirectional GRU of the same weights; gradients, too."""
     torch.manual_seed(0)
-    model = crnn((1, 8, 6), SYMBOLS, data(made_up()), **SMALL)
-    x = torch.randn(2, 1, 8, 6)
+    model = crnn((1, 8, 6), SYMBOLS, data(made_up()), **SMALL | {"bias": bias}).double()
+    x = torch.randn(2, 1, 8, 6, dtype=torch.float64)
     first, second = (m for m in model.modules() if isinstance(m, nn.Conv2d))
     h = nn.functional.max_pool2d(first(x).relu(), 2)
     h = nn.functional.max_pool2d(second(h).relu(), (2, 1))  # (2, 4, 2, 3)
-    columns = [h[:, :, :, t].reshape(2, 8) for t in range(3)]
-    halves = []
-    for suffix, order in (("", [0, 1, 2]), ("_reverse", [2, 1, 0])):
-        cell = nn.GRUCell(8, 3)
+    columns = torch.stack([h[:, :, :, t].reshape(2, 8) for t in range(3)], dim=1)
+    fused = nn.GRU(8, 3, batch_first=True, bidirectional=True, bias=bias).double()
+    both = (("", model.from_left), ("_reverse", model.from_right))
+    for suffix, cell in both:
         for name, parameter in cell.named_parameters():
-            parameter.data = getattr(model.recurrent, f"{name}_l0{suffix}").data
-        state, states = torch.zeros(2, 3), {}
-        for t in order:
-            state = states[t] = cell(columns[t], state)
-        halves.append(torch.stack([states[t] for t in range(3)], dim=1))
-    torch.testing.assert_close(model(x), model.output(torch.cat(halves, dim=2)))
+            getattr(fused, f"{name}_l0{suffix}").data.copy_(parameter.data)
+    right = model.output(fused(columns)[0])
+    torch.testing.assert_close(model(x), right)
+    right.square().sum().backward()
+    model.zero_grad()
+    model(x).square().sum().backward()
+    for suffix, cell in both:
+        for name, parameter in cell.named_parameters():
+            torch.testing.assert_close(parameter.grad, getattr(fused, f"{name}_l0{suffix}").grad)
 
 
 @pytest.mark.parametrize(
@@ -93,33 +98,42 @@ def test_normalizations_are_those_of_pictures(position: str, stage: list[str]) -
     assert [type(module).__name__ for module in model.convolutions.children()] == stage * 2
     layers = [model.output, *(m for m in model.convolutions.children() if isinstance(m, nn.Conv2d))]
     assert [module.bias for module in layers] == [None] * 3
-    assert not model.recurrent.bias
+    assert not model.from_left.bias and not model.from_right.bias
 
 
 def test_layers_are_recorded_with_the_error_over_time() -> None:
-    """delta_rms of all four, as autograd has it in float64, and of the GRU at each time step."""
+    """delta_rms of all five as autograd has it in float64; dL/dh_t of both directions, as they ran.
+
+    The hidden states are kept in a loop of the test's own; the cell from the right sees column 7 at t = 0.
+    """
     torch.manual_seed(0)
     split = made_up()
     x, y = split.inputs.double(), split.targets
     model = crnn((1, 8, 16), SYMBOLS, data(split), **SMALL).double()
-    kept: list[Tensor] = []
+    features = model.convolutions(x)
+    columns = features.flatten(1, 2).transpose(1, 2)
+    states: dict[nn.Module, list[Tensor]] = {model.from_left: [], model.from_right: []}
+    for cell, places in ((model.from_left, range(8)), (model.from_right, range(7, -1, -1))):
+        h = torch.zeros(len(x), 3, dtype=torch.float64)
+        for place in places:
+            h = cell(columns[:, place], h)
+            h.retain_grad()
+            states[cell].append(h)
+    left, right = (torch.stack(kept, dim=1) for kept in states.values())
+    z = model.output(torch.cat([left, right.flip(1)], dim=2))
+    z.retain_grad()
+    ctc(z, y).backward()
 
-    def keep(module: nn.Module, args: object, returned: Any) -> None:
-        kept.append(returned[0] if isinstance(returned, tuple) else returned)
-        kept[-1].retain_grad()
-
-    kinds = nn.Conv2d | nn.GRU | nn.Linear
-    handles = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, kinds)]
-    ctc(model(x), y).backward()
-    for handle in handles:
-        handle.remove()
-    gradients = [z.grad for z in kept if z.grad is not None]
-    wanted = [g.pow(2).mean().sqrt().item() for g in gradients]
     (row,) = recorded(model, [(x, y)], sgd(), ctc)
-    assert len(wanted) == 4
-    assert column(row, "delta_rms") == pytest.approx(wanted, rel=1e-9)
-    over_time = gradients[2].pow(2).mean(dim=(0, 2)).sqrt()  # (T,)
-    assert row.over_time["delta_rms", 2] == pytest.approx(over_time.numpy(), rel=1e-9)
+    for i, kept in enumerate(states.values(), start=2):
+        wanted = [h.grad.pow(2).mean().item() for h in kept if h.grad is not None]
+        assert len(wanted) == 8
+        assert row.over_time["delta_rms", i] == pytest.approx(np.sqrt(wanted), rel=1e-9)
+        assert column(row, "delta_rms")[i] == pytest.approx(np.sqrt(np.mean(wanted)), rel=1e-9)
+    assert z.grad is not None
+    assert column(row, "delta_rms")[4] == pytest.approx(z.grad.pow(2).mean().sqrt().item(), rel=1e-9)
+    assert all(x is not None for x in column(row, "delta_rms"))
+    assert {i for _, i in row.over_time} == {2, 3}
 
 
 def test_bars_are_read() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from record.second_opinion import SEED, recorded, sgd
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -17,6 +18,7 @@ from dlexp.build.losses import Minimax, NonSaturating
 from dlexp.build.mlp import mlp
 from dlexp.compose import compose
 from dlexp.errors import UserError
+from dlexp.report.terminal import Terminal
 
 B, Z, D = 16, 3, 5
 
@@ -80,13 +82,36 @@ def test_noise_is_new_in_training_and_the_same_in_evaluation() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_run_records_three_passes_of_the_discriminator(tmp_path: Path) -> None:
+def test_a_run_records_three_passes_of_the_discriminator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Real, fake, and fake for the generator; the generator runs once."""
     words = ["model=gan", "data=ring", "model.depth=1", "train.max_steps=3", f"outputs={tmp_path}"]
     run = dlexp.run(words, quiet=True)
     assert run.summary["status"] == "finished"
-    passes = [len(layer["over_time"]["last"].get("delta_rms", [0])) for layer in run.summary["layers"]]
+    layers = run.summary["layers"]
+    passes = [len(layer["over_time"]["last"].get("delta_rms", [0])) for layer in layers]
     assert passes == [1, 1, 3, 3]
+    assert not any(layer["is_cell"] for layer in layers)  # they are no time steps
+    capsys.readouterr()
+    Terminal().ending(run.summary, "x", "x")
+    printed = capsys.readouterr().out
+    assert "03_linear  delta_rms in its 3 runs  " in printed and "over time" not in printed
+
+
+def test_the_passes_of_the_discriminator_come_in_their_order() -> None:
+    """Real, fake for itself, fake for the generator: dL/dz of each, by autograd from its own loss."""
+    model = small()
+    (row,) = recorded(model, [(real(), real())], sgd(0.0), NonSaturating())
+    torch.manual_seed(SEED)
+    fake = model.generator(torch.randn(B, Z, dtype=torch.float64)).detach()
+    wanted = []
+    for sample, sign in ((real(), -1), (fake, 1), (fake, -1)):  # softplus(-z), softplus(z), softplus(-z)
+        logit = model.discriminator(sample).detach().requires_grad_()
+        softplus(sign * logit).mean().backward()
+        assert logit.grad is not None
+        wanted.append(logit.grad.square().mean().sqrt().item())
+    assert row.over_time["delta_rms", 5] == pytest.approx(wanted, rel=1e-9)
 
 
 def test_other_tasks_are_refused() -> None:

@@ -5,6 +5,7 @@ L blocks, W width, B batch.
 
 from __future__ import annotations
 
+import io
 import math
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from record.second_opinion import column, recorded, sgd
+from record.second_opinion import Memory, column, recorded, sgd
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 import dlexp
 from dlexp.build.initialize import initialize
 from dlexp.build.residual import Residual, deep_linear, residual_mlp
 from dlexp.errors import UserError
+from dlexp.record.probes import INDEX, QUANTITIES
+from dlexp.record.recorder import Recorder
+from dlexp.record.schedule import schedule
+from dlexp.report.terminal import layer_table
+from dlexp.train.loop import fit
 
 WIDTH, BATCH, SEEDS = 256, 64, 6
 BRANCHES = ("plain", "zero_init", "pre_norm", "scaled")
@@ -91,9 +99,9 @@ def test_zero_init_learns_from_its_last_layers_first() -> None:
     model = started("zero_init", 2, width=12)
     x, y = torch.randn(8, 16, dtype=torch.float64), torch.arange(8)
     first, second = recorded(model, [(x, y), (x, y)], sgd())
-    zero_at_first = [norm == 0 for norm in column(first, "grad_norm")]
-    assert zero_at_first == [False, True, False, True, False, False]  # stem, two branches, output
-    assert all(norm != 0 for norm in column(second, "grad_norm"))
+    at_first, then = ([x for x in column(row, "grad_norm") if x is not None] for row in (first, second))
+    assert [norm == 0 for norm in at_first] == [False, True, False, True, False, False]  # stem ... output
+    assert all(norm != 0 for norm in then)
 
 
 def test_pre_norm_grows_by_the_same_in_each_block() -> None:
@@ -127,7 +135,7 @@ def test_a_sample_passes_as_written_down(branch: str) -> None:
 
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_delta_rms_is_that_of_autograd(branch: str) -> None:
-    """In float64, of each layer inside the branches."""
+    """In float64, of each layer inside the branches, and of what each block hands on."""
     model = started(branch, 3, width=12)
     x, y = torch.randn(8, 16, dtype=torch.float64), torch.arange(8)
     kept: list[Tensor] = []
@@ -136,13 +144,93 @@ def test_delta_rms_is_that_of_autograd(branch: str) -> None:
         z.retain_grad()
         kept.append(z)
 
-    handles = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, nn.Linear)]
+    kinds = nn.Linear | Residual
+    handles = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, kinds)]
     nn.functional.cross_entropy(model(x), y).backward()
     for handle in handles:
         handle.remove()
     wanted = [z.grad.pow(2).mean().sqrt().item() for z in kept if z.grad is not None]
+    assert len(wanted) == 1 + 3 * 3 + 1
     (row,) = recorded(model, [(x, y)], sgd())
     assert column(row, "delta_rms") == pytest.approx(wanted, rel=1e-9)
+    sizes = [v.pow(2).mean().sqrt().item() for v in stream(started(branch, 3, width=12), x)[1:]]
+    assert column(row, "activation_rms")[3:-1:3] == pytest.approx(sizes, rel=1e-9)
+
+
+def test_a_stream_has_no_weights() -> None:
+    """What there is of weights is absent with a reason, never 0; also where no update was made."""
+    model = started("plain", 2, width=12)
+    x, y = torch.randn(8, 16, dtype=torch.float64), torch.arange(8)
+    memory = Memory()
+    recorder = Recorder(model, schedule(1, 2), [memory])
+    assert [layer.name for layer in recorder.layers][3::3] == ["04_stream", "07_stream"]
+    assert [(layer.shape, layer.parameters) for layer in recorder.layers][3::3] == [((), 0)] * 2
+    for target in (y, torch.full_like(x[:, :10], math.nan)):  # the second loss is NaN: no update
+        loss = nn.functional.cross_entropy
+        fit(model, loss, sgd()(model.parameters()), iter([(x, target)]), range(1), recorder=recorder)
+    recorder.close()
+    weights = ["grad_norm", "weight_norm", "update_ratio", "zero_grad_fraction"]
+    wanted = dict.fromkeys(weights, "no weights")
+    wanted |= dict.fromkeys(["dead_fraction", "saturated_fraction"], "no activation")
+    for row in memory.kept:
+        for i in (3, 6):
+            assert {QUANTITIES[q]: why for (q, at), why in row.reasons.items() if at == i} == wanted
+    assert len(memory.kept) == 2
+    update = INDEX["update_ratio"]
+    assert memory.kept[1].reasons[update, 1] == "no update was made"
+
+
+BLOCK = np.arange(1, 9)
+THEORY = {  # mean square of the sum behind each of eight blocks
+    "plain": 2.0**BLOCK,
+    "zero_init": np.ones(8),
+    "pre_norm": 1 + BLOCK / 2,  # Kaiming's stem makes 2 of inputs of variance 1
+    "scaled": (1 + 1 / 8) ** BLOCK,
+}
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_the_recorded_stream_grows_as_theory_says(branch: str) -> None:
+    """Forward down the rows, and the error up them: both divided by that where they start."""
+    forward, backward = [], []
+    for seed in range(SEEDS):
+        model = started(branch, 8, seed)
+        batch = torch.randn(BATCH, 16, dtype=torch.float64), torch.randint(10, (BATCH,))
+        (row,) = recorded(model, [batch], sgd(0.0))
+        rows = slice(3, -1, 3)
+        forward.append(row.table[INDEX["activation_rms"], rows] ** 2)
+        backward.append(row.table[INDEX["delta_rms"], rows] ** 2)
+    f, b = np.array(forward), np.array(backward)
+    grown = THEORY[branch]
+    tolerance = {"plain": 0.25, "zero_init": 1e-9}.get(branch, 0.15)
+    assert (f / f[:, :1]).mean(axis=0) == pytest.approx(grown / grown[0], rel=tolerance)
+    passed = grown[-1] / grown if branch == "pre_norm" else grown[::-1] / grown[0]
+    assert (b / b[:, -1:]).mean(axis=0) == pytest.approx(passed, rel=tolerance)
+
+
+def test_streams_in_what_a_run_leaves(tmp_path: Path) -> None:
+    """Table, summary, TensorBoard and the gradient check: numbers where there are any, nothing else."""
+    words = [
+        *("model=residual_mlp", "model.depth=1", "model.width=4", "debug=gradient_check"),
+        *("train.max_steps=2", "train.epochs=1", f"outputs={tmp_path}"),
+    ]
+    run = dlexp.run(words, quiet=True)
+    names = ["01_linear", "02_linear", "03_linear", "04_stream", "05_linear"]
+    assert list(run.layers.index) == names
+    assert run.layers.loc["04_stream", "grad_norm"].isna().all()
+    assert run.layers.loc["04_stream", "delta_rms"].notna().all()
+    stream = run.summary["layers"][3]
+    assert (stream["kind"], stream["shape"], stream["parameters"]) == ("Stream", [], 0)
+    assert stream["last"]["weight_norm"] is None
+    assert stream["reasons"]["last"]["weight_norm"] == "no weights"
+    assert [check["layer"] for check in run.summary["gradient_check"]] == names[:3] + names[4:]
+    board = EventAccumulator(str(run.folder)).Reload()
+    tags = [tag for tag in board.Tags()["scalars"] if tag.endswith("04_stream")]
+    assert sorted(tags) == ["activation_rms/04_stream", "delta_rms/04_stream"]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(layer_table(run.summary, wide=True))
+    (line,) = [line for line in console.file.getvalue().splitlines() if "04_stream" in line]  # type: ignore[attr-defined]
+    assert line.split()[1:3] == ["–", "–"] and line.split()[7:11] == ["–"] * 4
 
 
 def test_the_table_shows_what_a_branch_does_to_gradients(tmp_path: Path) -> None:
@@ -153,7 +241,8 @@ def test_the_table_shows_what_a_branch_does_to_gradients(tmp_path: Path) -> None
             *("model=residual_mlp", "model.depth=16", "model.width=128", f"model.branch={branch}"),
             *("initializer=kaiming_normal", "train.max_steps=1", f"outputs={tmp_path}"),
         ]
-        delta = dlexp.run(words, quiet=True).records["delta_rms"].to_numpy()
+        records = dlexp.run(words, quiet=True).records
+        delta = records[~records["layer"].str.endswith("stream")]["delta_rms"].to_numpy()
         last_layers = delta[2:-1:2]  # behind the stem every second one
         shares[branch] = last_layers[0] / last_layers[-1]
     assert 90 < shares["plain"] < 400  # 181

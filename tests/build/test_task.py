@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 import dlexp
 from dlexp.build.assemble import assemble
 from dlexp.build.check import check
-from dlexp.build.task import TASKS, refuse_misfit, view
-from dlexp.compose import CONFIGS, compose
+from dlexp.build.task import TASKS, misfit, refuse_misfit, shapes, shortened, view
+from dlexp.compose import CONFIGS, compose, notes
 from dlexp.data.dataset import Dataset, Split
 from dlexp.errors import UserError
 
@@ -32,7 +33,7 @@ def test_every_task_names_a_loss_and_metrics_there_are() -> None:
 
     for name, task in TASKS.items():
         assert (CONFIGS / "loss" / f"{task.loss}.yaml").is_file(), name
-        assert set(task.metrics) <= set(ALL), name
+        assert {*task.metrics, *task.more} <= set(ALL), name
 
 
 def test_auto_is_the_question_that_comes_with_the_data() -> None:
@@ -82,14 +83,63 @@ def test_loss_and_metrics_are_filled_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["loss=mse"], r"^loss=mse: made for regression, .*; the task is classification$"),
+        (
+            ["loss=mse"],
+            (
+                r"^loss=mse: made for regression, .*; the task is classification; allowed: auto, cross_ent.*,"
+                r" hinge, log_loss, nll, softmax_mse$"
+            ),
+        ),
         (
             ["head=sigmoid"],
-            r"^loss=cross_entropy: takes linear or log_.*; head=sigmoid gives probabilities; ",
+            (
+                r"^loss=cross_entropy: takes linear or log_probabilities; head=sigmoid gives probabilities;"
+                r" allowed: head=auto, head=linear, head=log_softmax, loss=log_loss$"
+            ),
         ),
-        (["metrics=[acuracy]"], r"^metrics=\[acuracy\]: no such metric; allowed: accuracy, "),
-        (["metrics=[no_such.metric]"], r"^metrics=\[no_such.metric\]: cannot be imported: "),
-        (["metrics=[ndcg]"], r"^metrics=\[ndcg\]: does not fit the task classification: "),
+        (
+            ["loss=nll", "head=softmax"],
+            (
+                r"^loss=nll: takes log_probabilities; head=softmax gives probabilities;"
+                r" allowed: head=log_softmax, loss=log_loss$"
+            ),
+        ),
+        (["metrics=[acuracy]"], r"^metrics=\[acuracy\]: no such metric; allowed: accuracy, .*, auc, ece$"),
+        (["metrics=[no_such.metric]"], r"^metrics=\[no_such.metric\]: there is no module no_such; "),
+        (["metrics=[ndcg]"], r"^metrics=\[ndcg\]: does not fit the task classification; allowed: accuracy, "),
+        (
+            ["task=regression", "metrics=[accuracy]"],
+            r"^metrics=\[accuracy\]: does not fit the task regression; allowed: rmse, mae, mse, rounded_acc",
+        ),
+        (
+            ["task=adversarial", "model=gan", "metrics=[modes_covered]"],
+            r"^metrics=\[modes_covered\]: does not fit data=digits: the data has no facts.centres",
+        ),
+        (
+            ["data=ring"],
+            (
+                r"^model=mlp: does not fit data=ring \(adversarial: inputs \(B, 2\), outputs \(B, 5\)\):"
+                r" returns \(B, 2\); allowed: gan$"
+            ),
+        ),
+        (
+            ["data=digit_strings", "data.samples=20", "train.batch_size=4"],
+            (
+                r"^model=mlp: does not fit data=digit_strings \(transcription: inputs \(B, 1, 12, 56\),"
+                r" outputs \(B, any, 11\)\): returns \(B, 11\); allowed: crnn$"
+            ),
+        ),
+        (
+            ["+loss._target_=torch.nn.CrossEntropyLoss", "+loss.reduction=none"],
+            r"^loss._target_=torch.nn.CrossEntropyLoss: gives a Tensor of shape \(2,\); allowed: one number,",
+        ),
+        (
+            ["train.batch_size=2000"],
+            (
+                r"^train.batch_size=2000: .* data=digits; allowed: all or 1 to 1257, for example"
+                r" train.batch_size=1257$"
+            ),
+        ),
         (
             ["stopping=early", "stopping.monitor=f1/validation"],
             r"^stopping.monitor=f1/validation: not m",
@@ -104,20 +154,88 @@ def test_what_does_not_go_together_is_refused(words: list[str], text: str) -> No
 
 def test_a_loss_of_ones_own_is_not_judged() -> None:
     """A YAML file that says nothing of heads and tasks fits everything."""
-    refuse_misfit("ranking", ("auto", "linear"), ("mine", None, None))
-    refuse_misfit("ranking", ("mine", None), ("mine", ["linear"], ["ranking"]))
+    refuse_misfit("ranking", ("auto", "linear"), ("mine", None, None), notes)
+    refuse_misfit("ranking", ("mine", None), ("mine", ["linear"], ["ranking"]), notes)
+    words = ["loss=mse", "loss._target_=torch.nn.CrossEntropyLoss"]  # the notes of mse say nothing of it
+    assert isinstance(assemble(compose(words), CPU).loss, torch.nn.CrossEntropyLoss)
+
+
+def test_what_is_allowed_is_true() -> None:
+    """Every pair of head and loss is either taken, or refused with choices that are taken."""
+    heads, losses = notes("head"), notes("loss")
+    for task in TASKS:
+        for loss in (word for word, about in losses.items() if about):
+            for head in heads:
+                chosen = (head, heads[head]["gives"]), (loss, losses[loss]["takes"], losses[loss]["tasks"])
+                try:
+                    refuse_misfit(task, *chosen, notes)
+                except UserError as error:
+                    assert len(str(error)) <= 200
+                    for word in str(error).partition("; allowed: ")[2].removesuffix(" ...").split(", "):
+                        group, _, choice = word.rpartition("=")
+                        other = losses[choice if group == "loss" else loss]
+                        gives = heads[choice if group == "head" else head]["gives"]
+                        if group:
+                            assert gives in other["takes"] and task in other["tasks"], error
+                        else:
+                            assert choice == "auto" or task in losses[choice]["tasks"], error
+
+
+def test_a_long_line_is_cut_between_words() -> None:
+    """At 200 characters."""
+    assert shortened("x" * 200) == "x" * 200
+    line = "allowed: " + ", ".join(["word"] * 60)
+    cut = shortened(line)
+    assert 190 < len(cut) <= 200 and cut.endswith("word ...") and line.startswith(cut.removesuffix(" ..."))
+
+
+@pytest.mark.parametrize(
+    ("task", "shape", "wrong"),
+    [
+        ("classification", (5, 3), ""),
+        ("classification", (5, 1000), ""),  # a network for more classes
+        ("classification", (5, 2), "returns (B, 2)"),
+        ("classification", (5,), "returns (B)"),
+        ("classification", (1, 3), "returns (1, 3)"),
+        ("classification", (5, 4, 3), "returns (B, 4, 3)"),
+        ("binary", (5, 1), ""),
+        ("binary", (5,), "returns (B)"),
+        ("binary", (5, 2), "returns (B, 2)"),
+        ("multi_label", (5, 4), "returns (B, 4)"),
+        ("reconstruction", (5, 2), ""),
+        ("reconstruction", (5, 2, 1), "returns (B, 2, 1)"),
+        ("embedding", (5, 7), ""),
+        ("adversarial", (5, 5), ""),
+        ("adversarial", (5, 2), "returns (B, 2)"),
+    ],
+)
+def test_what_a_network_has_to_return(task: str, shape: tuple[int, ...], wrong: str) -> None:
+    """As the table of tasks has it; where there are classes, more of them do no harm."""
+    assert misfit(torch.zeros(shape), 5, view(small(), task)) == wrong
+
+
+def test_sequences_have_an_answer_for_each_step() -> None:
+    """(B, T, K); how many columns a text has is up to the network that reads it."""
+    split = Split(torch.zeros(5, 4, 2), torch.zeros(5, 4, dtype=torch.int64))
+    labelled = Dataset(split, split, split, outputs=3, task="sequence_labelling")
+    assert misfit(torch.zeros(5, 4, 3), 5, labelled) == "" and misfit(torch.zeros(5, 3), 5, labelled)
+    assert shapes(labelled) == "sequence_labelling: inputs (B, 4, 2), outputs (B, 4, 3)"
+    text = Dataset(split, split, split, outputs=3, task="transcription")
+    assert misfit(torch.zeros(5, 9, 3), 5, text) == "" and misfit(torch.zeros(5, 9, 2), 5, text)
+    assert misfit((torch.zeros(5, 3), 1), 5, labelled) == "returns a tuple; must return one tensor"
+    assert misfit({"z": 1}, 5, labelled) == "returns a dict; must return one tensor"
 
 
 def test_a_module_of_ones_own_replaces_the_model(tmp_path: Path) -> None:
     """model._target_=...: values of the YAML file that it does not take are left out, and none is missed."""
     words = ["model._target_=torch.nn.Linear", "+model.in_features=8", "+model.out_features=10"]
-    with pytest.raises(UserError, match=r"^model=mlp: mat1 and mat2 shapes|^loss=cross_entropy: "):
+    with pytest.raises(UserError, match=r"^model._target_=torch.nn.Linear: does not fit data=digits "):
         assemble(compose(words), CPU)  # (2, 1, 8, 8) is no batch of eight features
     words = [f"model._target_={__name__}.Mine", "+model.hidden=7", *QUICK[::2], f"outputs={tmp_path}"]
     run = dlexp.run(words, quiet=True)
     assert [layer["path"] for layer in run.summary["layers"]] == ["inner", "outer"]
     assert run.summary["layers"][0]["shape"] == [7, 64]
-    with pytest.raises(UserError, match=r"^model.hiden=7: model=mlp takes no such value"):
+    with pytest.raises(UserError, match=r"^model.hiden=7: model._target_=.*Mine takes no such value"):
         assemble(compose([words[0], "+model.hiden=7"]), CPU)
 
 
@@ -169,9 +287,42 @@ def test_what_the_model_does_not_take_is_no_hyperparameter(tmp_path: Path) -> No
 def test_parts_that_do_not_fit_leave_no_folder(tmp_path: Path) -> None:
     """A rehearsal finds out: here a network for other pictures."""
     words = [f"model._target_={__name__}.TooLarge", f"outputs={tmp_path / 'out'}"]
-    with pytest.raises(UserError, match=r"^model=mlp: (addmm: )?mat1 and mat2 shapes cannot be"):
+    shown = re.escape(
+        f"{words[0]}: does not fit data=digits (classification: inputs (B, 1, 8, 8), outputs (B, 10)): "
+    )
+    with pytest.raises(UserError, match=rf"^{shown}(addmm: )?mat1 and mat2 shapes cannot be"):
         dlexp.run(words, quiet=True)
+    for name, what in (("Few", r"returns \(B, 3\)"), ("Two", "returns a tuple; must return one tensor")):
+        with pytest.raises(UserError, match=rf"^model._target_=.*{name}: does not fit .*: {what}$"):
+            dlexp.run([f"model._target_={__name__}.{name}", words[1]], quiet=True)
+    for group, name in (("model", "no_network"), ("model", "NoModule"), ("head", "NoModule")):
+        with pytest.raises(
+            UserError, match=rf"^{group}._target_=.*{name}: gives a \w+, is no torch.nn.Module$"
+        ):
+            dlexp.run([f"{group}._target_={__name__}.{name}", words[1]], quiet=True)
     assert not (tmp_path / "out").exists()
+
+
+class Few(torch.nn.Sequential):
+    """A network for three classes."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+
+
+class Two(Mine):
+    """Returns more than its answer."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:  # type: ignore[override]
+        return super().forward(x), 3
+
+
+class NoModule:
+    """Has nothing of a network."""
+
+
+def no_network() -> str:
+    return "abc"
 
 
 class TooLarge(torch.nn.Sequential):
@@ -190,7 +341,7 @@ def test_dropout_masks_do_not_depend_on_the_initial_weights(tmp_path: Path) -> N
         SEEN.clear()
         dlexp.run(words, quiet=True)
         masks.append([mask for mask in SEEN if mask.shape[0] == 64])
-    assert len(masks[0]) == len(masks[1]) == 3
+    assert len(masks[0]) == len(masks[1]) >= 3  # of the step, and of those who look at its batch
     assert all(torch.equal(one, other) for one, other in zip(*masks, strict=True))
 
 

@@ -1,15 +1,11 @@
-"""Trunks are shared, carried over, frozen; windows are where the light is."""
+"""Trunks are shared; windows are where the light is."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-import dlexp
 from dlexp.build.assemble import assemble
 from dlexp.build.trunk import BrightestWindow, MultiHead, two_stage
 from dlexp.compose import compose
@@ -45,85 +41,6 @@ def test_multi_head_has_the_hidden_layers_of_the_mlp() -> None:
         tuple(p.shape) for p in built("model=multi_head", "task=multi_label").parameters() if p.dim() > 1
     ]
     assert shapes == [(64, 64)] * 3 + [(1, 64)] * 10
-
-
-SMALL = ["activation=tanh", "model.depth=2", "model.width=8"]
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run with weights to carry over."""
-    folder = tmp_path_factory.mktemp("source") / "run"
-    words = ["train.keep_weights=true", "train.max_steps=5", f"hydra.run.dir={folder}"]
-    dlexp.run([*SMALL, *words], quiet=True)
-    return folder
-
-
-@pytest.mark.parametrize("initializer", ["pytorch_default", "zeros"])
-def test_the_trunk_is_that_of_the_run_and_the_head_is_new(source: Path, initializer: str) -> None:
-    """All layers but the last, whatever the initializer, which draws the head."""
-    model = built("model=transfer", *SMALL, f"model.source={source}", f"initializer={initializer}")
-    saved: dict[str, Tensor] = torch.load(source / "weights.pt", weights_only=True)
-    found = list(model.state_dict().values())
-    assert len(found) == len(saved) == 6
-    same = [torch.equal(a, b) for a, b in zip(found, saved.values(), strict=True)]
-    assert same == [True] * 4 + [False] * 2
-    assert (initializer == "zeros") == (float(found[4].detach().abs().max()) == 0)
-
-
-@pytest.mark.parametrize("frozen", ["true", "false"])
-def test_a_frozen_trunk_stays_and_a_free_one_learns(source: Path, frozen: str, tmp_path: Path) -> None:
-    """Without gradient there is no number, not a 0; the frozen trunk is in evaluation mode."""
-    words = ["model=transfer", *SMALL, f"model.source={source}", f"model.frozen={frozen}"]
-    run = dlexp.run(
-        [*words, "train.max_steps=5", "train.keep_weights=true", f"hydra.run.dir={tmp_path / 'run'}"],
-        quiet=True,
-    )
-    before: dict[str, Tensor] = torch.load(source / "weights.pt", weights_only=True)
-    after: dict[str, Tensor] = torch.load(tmp_path / "run" / "weights.pt", weights_only=True)
-    kept = [torch.equal(a, b) for a, b in zip(before.values(), after.values(), strict=True)]
-    assert kept == ([True] * 4 if frozen == "true" else [False] * 4) + [False] * 2
-    absent = [layer["first"]["grad_norm"] is None for layer in run.summary["layers"]]
-    assert absent == [frozen == "true"] * 2 + [False]
-    modes: Any = built(*words)[0].training  # type: ignore[index]
-    assert modes == (frozen == "false")
-
-
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        (
-            ["activation=relu"],
-            r"learned with activation Tanh, not ReLU; allowed: activation=tanh",
-        ),
-        (
-            ["model.depth=1"],
-            (
-                r"holds hidden layers of 64x8 8x8; model=transfer has 64x8; allowed: data, model\.depth and"
-                r" model\.width of that run"
-            ),
-        ),
-        (["data=line"], r"holds hidden layers of 64x8 8x8; model=transfer has 1x8 8x8; .*"),
-    ],
-)
-def test_a_trunk_that_does_not_fit_is_refused(source: Path, words: list[str], text: str) -> None:
-    with pytest.raises(UserError, match=f"^model\\.source=\\S+: {text}$"):
-        built("model=transfer", *SMALL, f"model.source={source}", *words)
-
-
-def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    text = (
-        r"weights\.pt cannot be read there: No such file or directory; allowed: the folder of a run with"
-        r" model=mlp train\.keep_weights=true"
-    )
-    with pytest.raises(UserError, match=text):
-        built("model=transfer", f"model.source={tmp_path}")
-
-
-def test_a_source_has_to_be_named() -> None:
-    text = r"model\.source=null: allowed: the folder of a run with model=mlp train\.keep_weights=true"
-    with pytest.raises(UserError, match=f"^{text}$"):
-        built("model=transfer")
 
 
 @pytest.mark.parametrize("unit_length", ["true", "false"])

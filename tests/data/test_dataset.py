@@ -68,6 +68,19 @@ def test_no_part_is_empty(shares: list[float]) -> None:
         split(numbered(20), dict(zip(SHARES, shares, strict=True)), seed=0)
 
 
+def test_too_few_samples_for_the_splits() -> None:
+    """One for each is the least, and what is advised does for any number."""
+    with pytest.raises(
+        UserError, match=r"^data: 2 samples; allowed: 3 or more, for train, validation, test$"
+    ):
+        split(numbered(2), dict(zip(SHARES, (0.3, 0.3), strict=True)), seed=0)
+    for n in range(3, 60):
+        with pytest.raises(UserError, match="; allowed: ") as caught:
+            split(numbered(n), dict(zip(SHARES, (0.0001, 0.0001), strict=True)), seed=0)
+        least = float(str(caught.value).partition("; allowed: ")[2].split()[0])
+        assert min(map(len, split(numbered(n), dict(zip(SHARES, (least, least), strict=True)), seed=0))) > 0
+
+
 def test_seed_of_the_run_does_not_change_the_split() -> None:
     """Runs with other seeds meet the same test set; data.split_seed changes it."""
     first, other_seed, other_split = build("seed=0"), build("seed=1"), build("data.split_seed=1")

@@ -147,15 +147,33 @@ def test_targets_of_a_regression_can_be_standardized(tmp_path: Path) -> None:
     ("lines", "options", "expected"),
     [
         (["a,y", "1,2"], {"target": "z"}, "data.target=z: no column of {}; allowed: a, y"),
-        (["a,y", "1,2"], {"target": None}, "data.target=null: no column of {}; allowed: a, y"),
+        (
+            ["a,y", "1,2"],
+            {"target": None},
+            "data.target=null: name what is to be predicted; allowed: a, y",
+        ),
         (
             ["a;y", "1;2"],
             {},
             (
                 "data.target=y: no column of {}; allowed: a;y; nothing in it is separated by a comma:"
-                " data.separator=comma|semicolon|tab"
+                " type data.separator=semicolon"
             ),
         ),
+        (
+            ["a|y", "1|2"],
+            {},
+            (
+                "data.target=y: no column of {}; allowed: a|y; nothing in it is separated by a comma:"
+                " data.separator is comma, semicolon, tab"
+            ),
+        ),
+        (
+            ["a, b,a,y", "1,2,3,4"],
+            {},
+            "data.path={}: two columns are called a; each needs a name of its own",
+        ),
+        (["y,y", "1,2"], {}, "data.path={}: two columns are called y; each needs a name of its own"),
         (["a,b,y", "1,2,3"], {"ignore": ["c"]}, "data.ignore=[c]: no input column of {}; allowed: a, b"),
         (["a,b,y", "1,2,3"], {"ignore": ["y"]}, "data.ignore=[y]: no input column of {}; allowed: a, b"),
         (["a,y", "1,2"], {"ignore": ["a"]}, "data.path={}: has no column for the inputs beside the target"),
@@ -196,7 +214,43 @@ def test_targets_of_a_regression_can_be_standardized(tmp_path: Path) -> None:
             {},
             "data.path={}: column a, row 2 below the names, is 1e+300; allowed: finite numbers",
         ),
-        (["a,y", "1,2", "1,"], {}, "data.path={}: column y, row 2 below the names, is empty"),
+        (
+            ["a,y", "1,2", "1,"],
+            {},
+            (
+                "data.path={}: column y, row 2 below the names, is empty; allowed: a number, or the name of"
+                " a class"
+            ),
+        ),
+        (
+            ["a,y", "1,1", "1,"],
+            {},
+            (
+                "data.path={}: column y, row 2 below the names, is empty; allowed: a number, or the name of"
+                " a class; data.kind=multi_label takes it for an unknown answer"
+            ),
+        ),
+        (
+            ["a,y", "1,0", "1,nan"],
+            {},
+            (
+                "data.path={}: column y, row 2 below the names, is empty or NaN; allowed: finite numbers;"
+                " data.kind=multi_label takes it for an unknown answer"
+            ),
+        ),
+        (
+            ["a,y", "1,0", "1,dog"],
+            {"kind": "multi_label"},
+            (
+                "data.kind=multi_label: column y, row 2 below the names, is 'dog'; allowed: 0, 1,"
+                " NaN (unknown)"
+            ),
+        ),
+        (
+            ["a,y", "1,", "1,"],
+            {"kind": "multi_label"},
+            "data.path={}: answer 0 is unknown in all samples; nothing to learn",
+        ),
         (
             ["a,y", "1,2.5", "1,nan"],
             {},
@@ -330,6 +384,7 @@ def test_what_target_arrays_are(y: np.ndarray, kind: str, task: str, outputs: in
         assert found == {i: pytest.approx(np.atleast_1d(v).tolist()) for i, v in enumerate(y)}
 
 
+SAVED = "allowed: numbers or text, by numpy.savez('my.npz', x=..., y=...)"
 X = np.ones((4, 2))
 Y = np.array([0, 1, 0, 1])
 
@@ -340,7 +395,28 @@ Y = np.array([0, 1, 0, 1])
         ({"a": X, "y": Y}, {}, "data.x=null: no array called x, X, inputs in {}; allowed: a, y"),
         ({"x": X, "b": Y}, {}, "data.y=null: no array called y, Y, targets in {}; allowed: x, b"),
         ({"x": X, "y": Y}, {"x": "z"}, "data.x=z: no array in {}; allowed: x, y"),
-        ({"x": Y, "y": Y}, {}, "data.path={}: inputs are (4,); allowed: (samples, features, ...)"),
+        (
+            {"x": Y, "y": Y},
+            {},
+            (
+                "data.path={}: inputs are (4,); allowed: (samples, features, ...);"
+                " inputs.reshape(-1, 1) makes one feature"
+            ),
+        ),
+        ({}, {}, "data.x=null: no array called x, X, inputs in {}; it has none at all"),
+        (
+            {"x": X, "y": np.array([[0, 1], [1, np.nan], [1, 0], [0, 0]])},
+            {},
+            (
+                "data.path={}: targets[1, 1] is empty or NaN; allowed: finite numbers;"
+                " data.kind=multi_label takes it for an unknown answer"
+            ),
+        ),
+        (
+            {"x": X, "y": np.array([0.5, 1, np.nan, 1])},
+            {},
+            "data.path={}: targets[2] is empty or NaN; allowed: finite numbers",
+        ),
         ({"x": X[:0], "y": Y[:0]}, {}, "data.path={}: inputs are (0, 2); allowed: (samples, features, ...)"),
         ({"x": X, "y": Y[:3]}, {}, "data.path={}: targets are (3,) for inputs (4, 2); allowed: (4,), (4, K)"),
         (
@@ -374,7 +450,7 @@ Y = np.array([0, 1, 0, 1])
         (
             {"x": np.array([[None, {}]]), "y": Y[:1]},
             {},
-            "data.path={}: cannot be read as arrays that numpy.savez wrote",
+            f"data.path={{}}: has Python objects in it; {SAVED}",
         ),
     ],
 )
@@ -398,7 +474,7 @@ def test_files_that_are_no_arrays(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UserError) as caught:
             npz(path)
-        assert line(caught) == f"data.path={path}: cannot be read as arrays that numpy.savez wrote"
+        assert line(caught) == f"data.path={path}: cannot be read as arrays; {SAVED}"
 
 
 def test_a_folder_for_each_class(tmp_path: Path) -> None:
@@ -471,6 +547,80 @@ def test_runs_on_own_files(tmp_path: Path) -> None:
         assert dlexp.run(words, quiet=True).summary["status"] == "finished"
     data = assemble(compose([*words, "data.colour=grey"]), torch.device("cpu")).data
     assert data.input_shape == (1, 6, 6) and data.train_dev is not None
+
+
+def test_one_class_in_the_training_split_is_refused(tmp_path: Path) -> None:
+    """Where the only sample of the other class is held out; which one that is hangs on data.split_seed."""
+    rare = [int(i == 5) for i in range(N)]
+    path, arrays_path = table(tmp_path / "t.csv", rare), tmp_path / "t.npz"
+    arrays(arrays_path, x=np.arange(N)[:, None], y=np.array(rare))
+    folder = pictures(tmp_path / "p", ant=N - 1, bee=1)
+    refused = 0
+    for seed in range(12):
+        for read, place, name in ((csv, path, 0), (npz, arrays_path, 0), (image_folder, folder, "ant")):
+            try:
+                assert len(read(place, split_seed=seed).train.targets.unique()) == 2
+            except UserError as error:
+                refused += 1
+                assert str(error) == (
+                    f"data.path={place}: all samples of the training split (18) are of one class, {name};"
+                    " needs two or more: try another data.split_seed, or add samples"
+                )
+    assert 3 < refused < 33
+    unknown = [0.0 if i == 5 else np.nan for i in range(N)]
+    arrays(arrays_path, x=np.arange(N)[:, None], y=np.array([[1, y] for y in unknown]))
+    texts = set()
+    for seed in range(12):
+        try:
+            npz(arrays_path, kind="multi_label", split_seed=seed)
+        except UserError as error:
+            texts |= set(error.lines)
+    ending = "answer 1 is unknown in all samples of the training split; nothing to learn"
+    assert texts == {f"data.path={arrays_path}: {ending}"}
+
+
+@pytest.mark.parametrize(
+    ("y", "kind", "expected"),
+    [
+        (np.arange(N) % 25, "auto", "25 different whole numbers as targets are taken for numbers;"),
+        (np.eye(2)[np.arange(N) % 2], "auto", "targets of 0 and 1 in 2 columns are taken for numbers;"),
+        (np.arange(N) % 25, "regression", None),
+        (np.arange(N), "auto", None),  # no two alike: no classes
+        (np.arange(N) % 25 + 0.5, "auto", None),
+        (np.arange(2.0 * N).reshape(N, 2), "auto", None),
+        (np.arange(N) % 3, "auto", None),
+    ],
+)
+def test_a_guess_that_may_be_wrong_is_told(
+    y: np.ndarray, kind: str, expected: str | None, tmp_path: Path
+) -> None:
+    """With the word that turns it round."""
+    data = npz(arrays(tmp_path / "t.npz", x=np.arange(N)[:, None], y=y), kind=kind)
+    remark = data.facts.get("remark")
+    if expected is None:
+        assert remark is None
+        return
+    assert remark.startswith(expected)
+    other = remark.partition("data.kind=")[2].split()[0]
+    assert npz(tmp_path / "t.npz", kind=other).task == other != data.task
+
+
+def test_the_heading_has_the_remark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line of its own, only where there is one."""
+    for modulus, told in ((25, True), (3, False)):
+        path = table(tmp_path / "t.csv", [i % modulus for i in range(N)])
+        words = ["data=csv", f"data.path={path}", "data.target=y", "train.batch_size=4", "train.max_steps=1"]
+        dlexp.run([*words, f"outputs={tmp_path / 'out'}"])
+        assert ("\nremark    25 different whole numbers" in capsys.readouterr().out) == told
+
+
+def test_one_answer_of_a_table_may_be_unknown(tmp_path: Path) -> None:
+    """An empty cell, or nan."""
+    data = csv(table(tmp_path / "t.csv", ["", "nan", 0, 1, 1] * 6), kind="multi_label")
+    found = by_row(data)
+    assert data.task == "multi_label" and data.outputs == 1
+    assert [found[i] for i in (2, 3, 4)] == [[0], [1], [1]]
+    assert all(np.isnan(found[i][0]) for i in (0, 1))
 
 
 @pytest.mark.parametrize(("word", "kind"), [("csv", "file"), ("npz", "file"), ("image_folder", "folder")])

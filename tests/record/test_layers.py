@@ -141,3 +141,77 @@ def test_a_layer_that_returns_no_tensor_is_left_out(x: Tensor) -> None:
     table, reasons = measure(net, x)
     assert table["grad_norm"][0] > 0
     assert reasons["delta_rms", 0] == "the layer did not run, or returned no tensor"
+
+
+class Whole(nn.Module):
+    """x + f(x), recorded for what it returns."""
+
+    is_signal = True
+
+    def forward(self, x: Tensor, f: Tensor | None = None) -> Tensor:
+        return x * 2 if f is None else x + f
+
+
+def test_a_signal_is_what_it_returns(x: Tensor) -> None:
+    """An activation that takes it in is not its own, and it is no layer's; delta is dL/d(sum)."""
+
+    class Block(Net):
+        def __init__(self, run: Callable[[Net, Tensor], Tensor]) -> None:
+            super().__init__(run)
+            self.sum = Whole()
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        return net.b(net.r(net.sum(x, net.a(x))))  # type: ignore[operator]
+
+    net = Block(run)
+    table, reasons = measure(net, x)
+    whole = (x + net.a(x)).detach().requires_grad_()
+    net.b(torch.relu(whole)).square().sum().backward()
+    assert whole.grad is not None
+    assert table["activation_rms"][3] == pytest.approx(rms(whole), rel=1e-6)
+    assert table["delta_rms"][3] == pytest.approx(rms(whole.grad), rel=1e-5)
+    weights = {"grad_norm", "weight_norm", "update_ratio", "zero_grad_fraction"}
+    assert {name for (name, i), why in reasons.items() if i == 3 and why == "no weights"} == weights
+    assert reasons["dead_fraction", 3] == reasons["dead_fraction", 0] == "no activation"
+
+
+def test_a_signal_in_a_row_of_modules(x: Tensor) -> None:
+    """Where layers take in the activation before them directly, that is none of the signal's either."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), Whole(), nn.ReLU(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 2))
+    table, reasons = measure(model, x)
+    assert table["activation_rms"][:2] == pytest.approx([rms(model[0](x)), rms(model[:2](x))], rel=1e-6)
+    assert table["activation_rms"][2] == pytest.approx(rms(model[:5](x)), rel=1e-6)
+    assert reasons["dead_fraction", 1] == "no activation"
+
+
+def test_a_network_of_signals_alone(x: Tensor) -> None:
+    """No weight anywhere: nothing is divided by nothing."""
+    table, reasons = measure(nn.Sequential(Whole()), x.requires_grad_())
+    assert table["activation_rms"] == pytest.approx([rms(2 * x)], rel=1e-6)
+    assert table["delta_rms"] == pytest.approx([rms(4 * x)], rel=1e-6)
+    assert reasons["weight_norm", 0] == "no weights"
+
+
+@pytest.mark.parametrize(("shape", "samples"), [((8, 3), 8), ((8, 5, 3), 40), ((8, 3, 4, 4), 128)])
+def test_units_of_a_signal(shape: tuple[int, ...], samples: int) -> None:
+    """Features, features at each time step, channels: three of them, the second one is dead."""
+
+    class Rectified(nn.Module):
+        is_signal = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.activation = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            a: Tensor = self.activation(x)
+            return a
+
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    units = x.movedim(1, -1) if x.dim() == 4 else x
+    units[..., 1] = -1
+    assert units.numel() // 3 == samples
+    table, _ = measure(nn.Sequential(Rectified()), x.requires_grad_())
+    assert table["dead_fraction"][0] == pytest.approx(1 / 3)

@@ -95,6 +95,20 @@ def test_layers_are_a_row_per_layer(folder: Path) -> None:
     assert set(map(str, layers.dtypes)) == {"float64"}
 
 
+def test_looks_stand_behind_the_quantities(folder: Path) -> None:
+    """They are in the summary alone; a run that goes on has none yet."""
+    looked = json.loads(json.dumps(SUMMARY)) | {"looks": ["slope_mean"]}
+    for layer, (first, last) in zip(looked["layers"], ((0.5, 0.25), (None, None)), strict=True):
+        layer["first"]["slope_mean"], layer["last"]["slope_mean"] = first, last
+    (folder / "summary.json").write_text(json.dumps(looked), encoding="utf-8")
+    layers = dlexp.load(folder).layers
+    assert list(layers.columns)[-2:] == [("slope_mean", "first"), ("slope_mean", "last")]
+    assert layers["slope_mean"].loc["01_linear"].tolist() == [0.5, 0.25]
+    assert layers["slope_mean"].loc["02_linear"].isna().all()
+    (folder / "summary.json").unlink()
+    assert len(dlexp.load(folder).layers.columns) == 4
+
+
 def test_summary_is_the_file(folder: Path) -> None:
     """The summary is summary.json as a dict, and its status shows in the repr."""
     assert dlexp.load(folder).summary == SUMMARY

@@ -191,7 +191,7 @@ def test_progress_in_plain_lines(steps: int, lines: int) -> None:
     list(walk(made, steps))
     printed = text_of(made.console).splitlines()
     assert len(printed) == lines
-    assert printed[-1].startswith(f"step {steps}/{steps}  ") and "loss" in printed[-1]
+    assert printed[-1].startswith(f"{steps}/{steps} steps  ") and "loss" in printed[-1]
     assert "accuracy 0.500" in printed[-1] and "\x1b" not in "".join(printed)
 
 
@@ -201,7 +201,7 @@ def test_a_plain_line_names_the_step_of_its_numbers() -> None:
     for step in made.track(100):
         if step == 57:
             made.rows([Row(at, {"loss": 1.0 + at}, np.zeros((0, 0)), {}) for at in (5, 31, 57)])
-    assert [line.split()[1:4:2] for line in text_of(made.console).splitlines()] == [
+    assert [line.split()[0:4:3] for line in text_of(made.console).splitlines()] == [
         ["32/100", "32"],
         ["58/100", "58"],
     ]
@@ -254,6 +254,13 @@ def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+def test_nothing_to_check_is_said() -> None:
+    """A model without weights that learn has no gradient to check."""
+    made = terminal(forced=False)
+    made.gradient_check([])
+    assert text_of(made.console) == "gradient check  nothing to check: no layer has weights that learn\n"
+
+
 def test_heading_aligns_its_facts() -> None:
     """A line per fact, values below each other, long ones not broken."""
     made = terminal(forced=False, width=40)
@@ -272,7 +279,7 @@ def ending(*, outputs: str = "outputs", folder: str = "outputs/x", **more: Any) 
 def test_ending_tells_the_test_metrics_and_where_to_look() -> None:
     """Table, caption, metrics and the command that opens TensorBoard."""
     text = ending(metrics={"loss/test": 0.25, "accuracy/test": 0.75})
-    assert "01_linear" in text and "first: step 0, last: step 9" in text
+    assert "01_linear" in text and "first: step 0, last: step 9, counted from 0" in text
     assert "test        accuracy 0.75  loss 0.25" in text
     assert text.splitlines()[-1].split() == ["look", "tensorboard", "--logdir", "outputs"]
 
@@ -281,6 +288,24 @@ def test_ending_tells_where_a_run_diverged() -> None:
     """Step, first bad layer and reason in one line."""
     text = ending(status="diverged", diverged={"step": 2, "layer": "02_linear", "reason": "its loss is nan"})
     assert "diverged at step 2: the loss is not finite; first bad layer 02_linear: its loss is nan" in text
+
+
+def test_ending_tells_the_gaps_where_they_say_more_than_the_errors() -> None:
+    """Variance alone is seen from two lines above; a gap that is not known is left out."""
+    gaps = {"quantity": "1 - accuracy", "best_error": 0.02, "variance": 0.25, "mismatch": None}
+    text = ending(gaps=gaps | {"avoidable_bias": 0.125, "dev_train": 0.25})
+    assert "gaps        avoidable_bias 0.125  variance 0.25  (of 1 - accuracy)" in text
+    assert "gaps" not in ending(gaps=gaps | {"avoidable_bias": None}) and "gaps" not in ending(gaps=None)
+
+
+def test_ending_tells_when_the_target_was_reached() -> None:
+    """Or that it was not; nothing if nobody asked."""
+    asked = {"metric": "accuracy/validation", "value": 0.9}
+    text = ending(to_target=asked | {"step": 189, "epoch": 10.0, "seconds": 0.0665})
+    assert "target      accuracy/validation 0.9: at step 189, epoch 10, 0.0665 s of training" in text
+    text = ending(to_target=asked | dict.fromkeys(("step", "epoch", "seconds")))
+    assert "target      accuracy/validation 0.9: not reached" in text
+    assert "target" not in ending(to_target=None)
 
 
 def test_ending_tells_of_an_interruption() -> None:

@@ -1,0 +1,208 @@
+"""What is looked at only twice, at both ends of training: slopes, and how alike the units of a layer are.
+
+N rows of a weight matrix, one for each unit (of an embedding: each token), F columns.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlexp.record.layers import Call, Listener, is_activation
+from dlexp.record.probes import NO_ACTIVATION, NO_WEIGHTS, NOT_RUN
+from dlexp.record.recorder import ALL_ZERO
+
+LOOKS = (
+    "slope_mean",  # mean over samples and units of the activation's derivative, where it is taken
+    "row_difference",  # largest distance between two rows of [W, b] / largest norm of a row
+    "distinct_rows",  # share of rows that are not (nearly) equal to a row above them
+    "effective_rank",  # of W, Roy and Vetterli 2007: exp of the entropy of its singular values
+    "jacobian_factor",  # delta_rms of the layer / delta_rms of the next one
+)
+Found = float | str  # a number, or why there is none
+
+SAME = 1e-4  # rows this near to each other, in largest norms of a row, are equal
+LARGEST = 512  # rows compared with each other, and the smaller side of a matrix whose rank is taken
+
+NOT_FINITE = "weights that are not finite"
+ONE_ROW = "a single row"
+UNEVEN = "weight matrices with different numbers of rows"
+TOO_LARGE = f"more than {LARGEST} rows"
+TOO_LARGE_FOR_RANK = f"more than {LARGEST} rows and columns"
+NOT_BY_ITSELF = "the activation does not take each unit by itself"
+NOT_REACHED = "training did not come to its end"
+LAST = "the last layer"
+NO_DELTA = "no delta_rms of this layer or of the next one"
+NEXT_IS_ZERO = "delta_rms of the next layer is 0"
+
+
+class Look:
+    """Looks at a network as it started and as training left it, on the same samples.
+
+    Nothing is computed before training: the start is copied, and put back for a moment at the end.
+    """
+
+    def __init__(self, model: nn.Module, order: Sequence[str] = ()) -> None:
+        """Layers are numbered as in `Listener`."""
+        self._model, self._listener = model, Listener(model, order)
+        self._start = self._state()
+        self.first: list[Mapping[str, Found]] | None = None  # for each layer, name in `LOOKS` -> number
+        self.last: list[Mapping[str, Found]] | None = None
+
+    def __call__(self, inputs: Tensor) -> None:
+        """Look twice, in the mode the network is in; leaves weights, buffers and random numbers alone."""
+        left, cuda = self._state(), inputs.device.type == "cuda"
+        with torch.random.fork_rng([inputs.device] if cuda else [], device_type="cuda"):
+            try:
+                self.last = self._numbers(inputs)
+                self._put(self._start)
+                self.first = self._numbers(inputs)
+            finally:
+                self._put(left)
+
+    def _state(self) -> list[Tensor]:
+        return [t.detach().clone() for t in self._tensors()]
+
+    @torch.no_grad()
+    def _put(self, state: list[Tensor]) -> None:
+        for t, kept in zip(self._tensors(), state, strict=True):
+            t.copy_(kept)
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self._model.parameters(), *self._model.buffers()]
+
+    def _numbers(self, inputs: Tensor) -> list[Mapping[str, Found]]:
+        found = slopes(self._model, self._listener, inputs)
+        return [
+            {"slope_mean": slope, **rows(list(module.parameters(recurse=False)), like=module)}
+            for slope, module in zip(found, self._listener.modules, strict=True)
+        ]
+
+
+def slopes(model: nn.Module, listener: Listener, inputs: Tensor) -> list[Found]:
+    """The mean slope behind each layer in a forward pass; over all runs of a layer that runs several times.
+
+    The slope is what backward multiplies with, taken from the activation alone, at what goes into it.
+    """
+    latest: dict[nn.Module, Tensor | None] = {}  # of the last run of each activation
+    of: dict[Call, tuple[Tensor, Tensor | None]] = {}  # the activation that was heard, and its slope
+
+    def before(activation: nn.Module, args: tuple[Any, ...], more: dict[str, Any]) -> None:
+        latest[activation] = _slope(activation, args, more)  # now: it may work in place
+
+    def after(activation: nn.Module, *_: object) -> None:  # the listener has just heard it
+        for call in reversed(listener.calls):
+            if call.activation is activation and (call not in of or of[call][0] is not call.a):
+                of[call] = call.a, latest[activation]
+                return
+
+    listener.attach()
+    handles = []
+    for module in filter(is_activation, model.modules()):
+        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(module.register_forward_hook(after))
+    try:
+        with torch.enable_grad():
+            model(inputs)
+        runs: list[list[Tensor | None]] = [[] for _ in listener.modules]
+        reasons: list[Found] = [NOT_RUN for _ in listener.modules]
+        for call in listener.calls:
+            if call.activation is None:
+                reasons[call.layer] = NO_ACTIVATION
+            else:  # one that feeds the next layer runs once, and the listener hears it there
+                runs[call.layer].append(of[call][1] if call in of else latest.get(call.activation))
+    finally:
+        for handle in handles:
+            handle.remove()
+        listener.detach()
+    return [_mean(own) if own else why for own, why in zip(runs, reasons, strict=True)]
+
+
+def _slope(activation: nn.Module, args: tuple[Any, ...], more: dict[str, Any]) -> Tensor | None:
+    """The derivative of each entry; None where entries depend on one another, as behind a softmax."""
+    if not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
+        return None
+    with torch.enable_grad():
+        z = args[0].detach().clone().requires_grad_()
+        a = activation.forward(z * 1, *args[1:], **more)  # a leaf must not be changed in place
+    if not isinstance(a, Tensor) or a.shape != z.shape:
+        return None
+    if not a.requires_grad:
+        return torch.zeros_like(z)
+    # Weighted sums of the entries: where each depends on its own z alone, the weights come out again.
+    weights = (1 + torch.arange(z.numel(), device=z.device) % 2).to(z.dtype).view(z.shape)
+    (slope,) = torch.autograd.grad(a, z, torch.ones_like(a), retain_graph=True)
+    (weighted,) = torch.autograd.grad(a, z, weights)
+    alike = torch.allclose(weighted, weights * slope, rtol=1e-4, atol=1e-30, equal_nan=True)
+    return slope if alike else None
+
+
+def _mean(runs: Sequence[Tensor | None]) -> Found:
+    known = [slope.flatten() for slope in runs if slope is not None]
+    return torch.cat(known).mean().item() if len(known) == len(runs) else NOT_BY_ITSELF
+
+
+def rows(parameters: Sequence[Tensor], like: nn.Module | None = None) -> dict[str, Found]:
+    """How alike the rows of a layer's weights are: `row_difference`, `distinct_rows`, `effective_rank`.
+
+    Weight matrices of one layer stand side by side, as those of a recurrent cell; a kernel is a row.
+
+    Args:
+        parameters: those of the layer itself.
+        like: the layer; a transposed convolution keeps its units in the second dimension.
+    """
+    matrices = [p.detach() for p in parameters if p.dim() >= 2]
+    if isinstance(like, nn.modules.conv._ConvTransposeNd):
+        matrices = [m.transpose(0, 1) for m in matrices]
+    if not matrices or len({len(m) for m in matrices}) > 1:
+        return dict.fromkeys(LOOKS[1:4], UNEVEN if matrices else NO_WEIGHTS)
+    weight = torch.cat([m.flatten(1) for m in matrices], dim=1).cpu().double()  # (N, F)
+    columns = [p.detach().cpu().double().unsqueeze(1) for p in parameters if p.shape == (len(weight),)]
+    whole = torch.cat([weight, *columns], dim=1)  # (N, F + 1) with one bias
+    if not bool(whole.isfinite().all()):
+        return dict.fromkeys(LOOKS[1:4], NOT_FINITE)
+    difference, distinct = differences(whole)
+    return dict(zip(LOOKS[1:4], (difference, distinct, effective_rank(weight)), strict=True))
+
+
+def differences(rows: Tensor) -> tuple[Found, Found]:
+    """`row_difference` and `distinct_rows` of (N, F) float64; rows of zeros are equal."""
+    if not 1 < len(rows) <= LARGEST:
+        why = ONE_ROW if len(rows) == 1 else TOO_LARGE
+        return why, why
+    moved = rows - rows[0]  # rows that are equal become exact zeros, which the products below keep
+    squares = moved.square().sum(dim=1)
+    distances = (squares.unsqueeze(1) + squares - 2 * moved @ moved.T).clamp(min=0).sqrt()  # (N, N)
+    norm = torch.linalg.vector_norm(rows, dim=1).max()
+    repeats = (distances <= SAME * norm).tril(diagonal=-1).any(dim=1)
+    difference = (distances.max() / norm).item() if norm > 0 else 0.0
+    return difference, int((~repeats).sum()) / len(rows)
+
+
+def effective_rank(matrix: Tensor) -> Found:
+    """Of (N, F) float64, Roy and Vetterli 2007: 1 if all rows are multiples of one, at most min(N, F)."""
+    if min(matrix.shape) > LARGEST:
+        return TOO_LARGE_FOR_RANK
+    wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    squares = torch.linalg.eigvalsh(wide @ wide.T)  # of the singular values: a tenth of the time
+    rounding = len(wide) * torch.finfo(squares.dtype).eps * squares.max()
+    values = torch.where(squares > rounding, squares, 0.0).sqrt()
+    if not values.any():
+        return ALL_ZERO
+    shares = values / values.sum()
+    return torch.exp(-torch.special.xlogy(shares, shares).sum()).item()
+
+
+def jacobian_factors(deltas: Sequence[Found]) -> list[Found]:
+    """By which factor `delta_rms` changes on its way back from the next layer, for each layer."""
+
+    def factor(own: Found, following: Found) -> Found:
+        if isinstance(own, str) or isinstance(following, str):
+            return NO_DELTA
+        return own / following if following else NEXT_IS_ZERO
+
+    return [*itertools.starmap(factor, itertools.pairwise(deltas)), LAST][: len(deltas)]
