@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlexp.report.load import Run
+    from dlexp.report.sweep import Sweep
 
 __version__ = "0.1.0"
-__all__ = ["load", "run"]
+__all__ = ["load", "load_sweep", "run"]
 
 
 def run(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None, quiet: bool = False) -> Run:
@@ -48,3 +49,17 @@ def load(folder: str | Path) -> Run:
     from dlexp.report.load import Run
 
     return Run(folder)
+
+
+def load_sweep(folder: str | Path) -> Sweep:
+    """The runs in the folder of a sweep, also of one that is still going or was killed.
+
+    Returns:
+        The sweep: `.runs` (a row per run) and `.arms` (a row per combination, seeds folded; DataFrames).
+
+    Raises:
+        dlexp.errors.UserError: it is no such folder.
+    """
+    from dlexp.report.sweep import Sweep
+
+    return Sweep(folder)

@@ -9,18 +9,22 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shlex
+import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import dlexp
-from dlexp.compose import CONFIGS, VERSION_BASE, Request, explain, request
+from dlexp import sweep as sweeps
+from dlexp.compose import CONFIGS, VERSION_BASE, explain, request
 from dlexp.errors import Terminated, UserError
 
 
@@ -33,6 +37,10 @@ def main() -> None:
             print(f"dlexp {dlexp.__version__}, Hydra {hydra.__version__}")
         elif sys.argv[1:2] == ["list"]:
             _list(sys.argv[2:])
+        elif sys.argv[1:2] == ["report"]:
+            from dlexp.report.command import command
+
+            command(sys.argv[2:])
         else:
             _dispatch()
     except BrokenPipeError:  # dlexp --help | head
@@ -82,39 +90,89 @@ def _list(words: list[str]) -> None:
 
 
 def _dispatch() -> None:
-    """Let Hydra read the command line and call us, once or, in a sweep, for each job."""
-    failures: list[Exception] = []
-    called = False
+    """Let Hydra read the command line and call `_task`, once or, in a sweep, for each job."""
+    options = get_args_parser().parse_args(sys.argv[1:])
+    resume, extend, words = _resume(options.overrides)
+    typed = [word for word in sys.argv[1:] if word not in options.overrides]
+    if options.help or options.hydra_help or options.cfg or options.info or options.shell_completion:
+        _hydra([*typed, *words])
+    elif options.multirun:
+        _sweep(typed, words, resume, extend=extend)
+    elif resume:
+        _go_on(typed, words, resume)
+    else:
+        _single([*typed, *words])
 
-    def task(config: DictConfig) -> None:
-        # In a single run the error is carried past Hydra, which would announce it in its own
-        # words; in a sweep Hydra has to see it, to go on with the next job.
-        nonlocal called
-        called = True
-        try:
-            _run(config)
-        except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                if isinstance(error, UserError):
-                    _unmake([Path(HydraConfig.get().runtime.output_dir)])
-                raise
-            failures.append(error)
 
-    task.__module__ = __name__
-    named = [word.partition("=")[2] for word in sys.argv if word.startswith("hydra.run.dir=")]
+def _resume(overrides: list[str]) -> tuple[str | None, bool, list[str]]:
+    """The words that say where to go on, apart from those that are for Hydra."""
+    found: dict[str, str] = {}
+    words = []
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if key in ("resume", "resume.extend"):
+            found[key] = value
+        else:
+            words.append(word)
+    extend = found.get("resume.extend", "false")
+    if extend not in ("true", "false"):
+        raise UserError(f"resume.extend={extend}: allowed: true, false")
+    if "resume" in found and not found["resume"]:
+        raise UserError("resume=: allowed: a folder, latest")
+    if "resume.extend" in found and "resume" not in found:
+        raise UserError("resume.extend: goes with resume=PATH")
+    return found.get("resume"), extend == "true", words
+
+
+_failures: list[Exception] = []  # of the single run that this process is for
+_calls: list[bool] = []  # has Hydra come as far as our own task?
+_goes_on = False  # does the run folder hold the first part of the run?
+
+
+def _task(config: DictConfig) -> float | None:
+    """What Hydra calls; launchers call it in other processes, so it is found by its name."""
+    _calls.append(True)
+    own: Any = HydraConfig.get()
+    if own.mode == RunMode.MULTIRUN:
+        if own.job.num == 0 and (sweep := sweeps.running()) and sweep.error:
+            raise sweep.error
+        return sweeps.job(sweeps.placed(request(config, own), Path(own.sweep.dir), own.job.num))
+    try:
+        from dlexp import runner
+
+        named = None if own.run.dir == "." else Path(own.runtime.output_dir)
+        runner.run(request(config, own, named), resume=_goes_on)
+    except Exception as error:  # carried past Hydra, which would announce it in its own words
+        _failures.append(error)
+    return None
+
+
+def _hydra(words: list[str]) -> None:
+    sys.argv[1:] = words
+    options = VERSION_BASE
+    if not options:  # from Hydra 1.4 on a config may name any class only where the program says so
+        from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS
+
+        options = {"execution_whitelist": UNSAFE_DISABLE_EXECUTION_CHECKS}
+    hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **options)(_task)()
+
+
+def _single(words: list[str]) -> None:
+    """One run."""
+    named = [word.partition("=")[2] for word in words if word.startswith("hydra.run.dir=")]
     new = [path for word in named for path in (Path(word), *Path(word).parents) if not path.exists()]
     try:
-        hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **VERSION_BASE)(task)()
+        _hydra(words)
     except Exception as error:
-        if called or isinstance(error, BrokenPipeError):
+        if _calls or isinstance(error, BrokenPipeError):
             raise
         if named and isinstance(error, OSError):
             raise UserError(f"hydra.run.dir={named[-1]}: cannot be made: {error.strerror}") from error
         raise UserError(*explain(error)) from error
-    if failures:
-        if isinstance(failures[0], UserError):
+    if _failures:
+        if isinstance(_failures[0], UserError):
             _unmake(new)
-        raise failures[0]
+        raise _failures[0]
 
 
 def _unmake(folders: list[Path]) -> None:
@@ -126,13 +184,67 @@ def _unmake(folders: list[Path]) -> None:
             return
 
 
-def _run(config: DictConfig) -> None:
-    from dlexp import runner
+def _go_on(typed: list[str], words: list[str], resume: str) -> None:
+    """The rest of a run that was interrupted, by the words that made it."""
+    global _goes_on
+    folder = sweeps.latest(_outputs(words), "*/*", OVERRIDES) if resume == "latest" else Path(resume)
+    try:
+        before = [str(word) for word in OmegaConf.load(folder / OVERRIDES)]
+    except OSError as error:
+        if (folder / sweeps.PLAN).exists():
+            raise UserError(f"resume={resume}: is a sweep; add -m") from error
+        raise UserError(f"resume={resume}: holds no run ({OVERRIDES}); allowed: a run folder") from error
+    if words:
+        sweeps.refuse_other(resume, before, words)
+    _goes_on = True
+    _single([*typed, *(words or before), f"hydra.run.dir={sweeps.quoted(str(folder))}"])
 
-    runner.run(_request(config))
+
+OVERRIDES = ".hydra/overrides.yaml"
 
 
-def _request(config: DictConfig) -> Request:
-    own: Any = HydraConfig.get()
-    named = own.mode == RunMode.MULTIRUN or own.run.dir != "."
-    return request(config, own, Path(own.runtime.output_dir) if named else None)
+def _outputs(words: list[str]) -> str:
+    return next((word.partition("=")[2] for word in words if word.startswith("outputs=")), "outputs")
+
+
+def _sweep(typed: list[str], words: list[str], resume: str | None, *, extend: bool) -> None:
+    """Many runs; ends with exit code 1 if any of them failed."""
+    from rich.console import Console
+
+    from dlexp.report.command import finish
+    from dlexp.report.watch import Watch
+
+    if resume:
+        folder = (
+            sweeps.latest(_outputs(words), "sweep/*", sweeps.PLAN) if resume == "latest" else Path(resume)
+        )
+        before = sweeps.plan_of(folder)
+        if words:
+            sweeps.refuse_other(resume, before["words"], words, extend=extend)
+        else:
+            typed, words = before["typed"], before["words"]
+    else:
+        folder = sweeps.new_folder(words, _outputs(words))
+    own = [word for word in words if not word.startswith("hydra.sweep.dir=")]
+    sweep = sweeps.Sweep(folder, typed, own, resumed=resume is not None)
+    console = Console(highlight=False)
+    watch = Watch(folder, console)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        with sweeps.current(sweep), watch:
+            _hydra([*typed, *own, f"hydra.sweep.dir={sweeps.quoted(str(folder))}"])
+    except Exception as error:
+        if sweeps.unmake(folder):  # it came to no job
+            raise UserError(*(error.lines if isinstance(error, UserError) else explain(error))) from error
+        raise
+    finally:
+        if sweep.begun and folder.exists():
+            finish(folder, console)
+            if watch.unfinished:
+                console.print(f"go on       dlexp -m resume={shlex.quote(str(folder))}", soft_wrap=True)
+    if watch.failed:
+        sys.exit(1)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated

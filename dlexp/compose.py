@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 import threading
@@ -11,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal import config_loader_impl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import (
     CompactHydraException,
     ConfigCompositionException,
@@ -43,6 +47,7 @@ class Request:
     overrides: list[str]  # as typed
     hydra: DictConfig  # Hydra's own part, for the record
     folder: Path | None = None  # the run folder if somebody named it; None: dlexp makes one
+    swept: tuple[str, ...] = ()  # of a job of a sweep: the keys that differ between jobs
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Request:
@@ -91,6 +96,68 @@ def request(task: DictConfig, own: DictConfig, folder: Path | None = None) -> Re
     return Request(task, choices, typed, own, folder)
 
 
+class Composer:
+    """Composes the configs of a sweep's jobs; what differs in plain values only is composed once.
+
+    It stands in for `load_sweep_config` of Hydra's loader, which reads and merges some thirty files for
+    each job and takes longer than a small run. Values are set by Hydra's own function.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self._known: dict[tuple[str, ...], DictConfig] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_known": {}}  # launchers send the loader to other processes
+
+    def __call__(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        loader = self._loader
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(sweep_overrides)
+        plain = [override for override in parsed if self._is_plain(override)]
+        words = [str(override.input_line) for override in parsed]
+        kind = tuple(
+            override.key_or_group if override in plain else word
+            for override, word in zip(parsed, words, strict=True)
+        )
+        known = self._known.get(kind)
+        if known is None:
+            composed: DictConfig = type(loader).load_sweep_config(loader, master_config, sweep_overrides)
+            if len(self._known) >= MOST_KINDS:
+                self._known.clear()
+            self._known[kind] = copy.deepcopy(composed)
+            return composed
+        config = copy.deepcopy(known)
+        config_loader_impl.ConfigLoaderImpl._apply_overrides_to_config(plain, config)
+        config.hydra.overrides.task = [word for word in words if not word.startswith("hydra")]
+        if VERSION_BASE:  # from Hydra 1.4 on it follows from `overrides`
+            config.hydra.job.override_dirname = _dirname(parsed, config.hydra.job.config.override_dirname)
+        OmegaConf.copy_cache(from_config=master_config, to_config=config)
+        return config
+
+    def _is_plain(self, override: Override) -> bool:
+        """Does it only set a number or a text that there is already?"""
+        return (
+            override.type == OverrideType.CHANGE
+            and override.package is None
+            and not override.is_hydra_override()
+            and not isinstance(override.value(), (dict, list))
+            and not self._loader.repository.group_exists(override.key_or_group)
+        )
+
+
+MOST_KINDS = 64  # configs of a sweep that are kept
+
+
+def _dirname(parsed: Sequence[Override], options: DictConfig) -> str:
+    """What Hydra 1.3 calls a job by: its words without some, in alphabetical order."""
+    words = [
+        str(override.input_line)
+        for override in parsed
+        if not override.is_hydra_override() and override.key_or_group not in options.exclude_keys
+    ]
+    return str(options.item_sep).join(sorted(words)).replace("=", options.kv_sep)
+
+
 def explain(error: Exception) -> list[str]:
     """One line a finding for an error of Hydra's: the word, what is wrong with it, what is allowed."""
     text = " ".join(str(error).split())
@@ -99,6 +166,8 @@ def explain(error: Exception) -> list[str]:
         return [f"{word or repr(word)}: not understood; {_instead(word)}"]
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if extra := EXTRAS.get(f"{group}={choice}"):
+            return [f"{group}={choice}: not installed; pip install 'dlexp[{extra}]'"]
         return [f"{group}={choice}: no such choice{_nearest(choice, error.options)}"]
     if several := re.match(r"Ambiguous value for argument '(.*?)'", text):
         return [f"{several[1]}: several values; add -m to run a sweep over them, or quote a text"]
@@ -118,8 +187,22 @@ def explain(error: Exception) -> list[str]:
     return [" ".join(str(cause or error).split()) or text]
 
 
+# Hydra's own choices that come with packages of their own -> which of our extras brings them.
+EXTRAS = {
+    "hydra/sweeper=optuna": "sweep",
+    "hydra/launcher=joblib": "sweep",
+    "hydra/launcher=ray": "ray",
+    "hydra/launcher=submitit_slurm": "slurm",
+    "hydra/launcher=submitit_local": "slurm",
+}
+
 # What is typed without key=value.
-COMMANDS = {"list": "dlexp list", "help": "dlexp --help", "version": "dlexp --version"}
+COMMANDS = {
+    "list": "dlexp list",
+    "report": "dlexp report PATH",
+    "help": "dlexp --help",
+    "version": "dlexp --version",
+}
 
 
 def _instead(word: str) -> str:

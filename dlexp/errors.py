@@ -12,5 +12,9 @@ class UserError(Exception):
         self.lines = lines
 
 
+class BusyError(UserError):
+    """Another process runs in this folder."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, so that a run that a scheduler ends is closed as cleanly as one ended by Ctrl-C."""

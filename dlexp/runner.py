@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from dlexp import describe
 from dlexp.build.assemble import Parts, assemble
 from dlexp.build.check import check
 from dlexp.compose import Request
-from dlexp.data.batches import batches
+from dlexp.data.batches import Batches
 from dlexp.record import folder as folders
 from dlexp.record.look import Look
 from dlexp.record.probes import QUANTITIES
@@ -26,26 +27,44 @@ from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, fini
 from dlexp.record.summary import first_bad_layer, first_bad_weights, layer_entries
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
+from dlexp.resume import Keeper, take_up
 from dlexp.train import device as devices
+from dlexp.train.checkpoint import Generators, Held, Unchanged
 from dlexp.train.clock import Clock
 from dlexp.train.evaluation import Evaluation, evaluation_steps, prediction_seconds
 from dlexp.train.gaps import gaps, known_best, measure
 from dlexp.train.gradient_check import gradient_check
-from dlexp.train.loop import fit
+from dlexp.train.loop import fit, no_bad_step
 from dlexp.train.step import Batch, errors_by_class, undisturbed
 from dlexp.train.stopping import Stop, stoppable
 
 LOOKED_AT = (64, 512)  # training samples at the least and at the most, in between as many as in a batch
 
 
-def run(request: Request, *, quiet: bool = False) -> Run:
+def run(request: Request, *, quiet: bool = False, resume: bool = False) -> Run:
     """Train what was asked for, leave the record in its run folder, and return it.
 
+    Args:
+        resume: `request.folder` may hold an earlier try at the same run. One that ended is returned as it
+            is; one that did not goes on from its checkpoint, or begins anew where there is none.
+
     Raises:
-        UserError: it cannot be done; no run folder was made.
+        UserError: it cannot be done; no run folder was made, an earlier try is as it was.
+        BusyError: another process is at work in `request.folder`.
         KeyboardInterrupt: from outside; the record up to there is kept, with status "interrupted".
         Exception: what training raised; likewise, with status "failed".
     """
+    earlier = request.folder if resume and request.folder and request.folder.is_dir() else None
+    if earlier and folders.ended(earlier):
+        return Run(earlier)
+    with folders.locked(earlier) if earlier else nullcontext():
+        if earlier and folders.ended(earlier):  # just now, in another process
+            return Run(earlier)
+        return _run(request, Terminal(quiet=quiet), earlier)
+
+
+def _run(request: Request, terminal: Terminal, earlier: Path | None) -> Run:
+    """Build and train, in a new folder or in that of an earlier try."""
     config = request.config
     check(request)
     device = devices.pick(config.device)
@@ -59,19 +78,36 @@ def run(request: Request, *, quiet: bool = False) -> Run:
         devices.seed_all(config.seed, device)
         torch.set_num_threads(threads)
         with torch.autograd.set_detect_anomaly(config.anomaly):
-            folder = _train(request, parts, device, threads, Terminal(quiet=quiet))
-    return Run(folder)
+            if earlier:
+                keeper = Keeper(earlier, request, terminal, take_up(earlier, request, terminal))
+                _train(request, parts, device, threads, terminal, earlier, keeper)
+                return Run(earlier)
+            folder = _new_folder(request)
+            with folders.locked(folder):
+                keeper = Keeper(folder, request, terminal, None)
+                _train(request, parts, device, threads, terminal, folder, keeper)
+            return Run(folder)
 
 
-def _train(request: Request, parts: Parts, device: torch.device, threads: int, terminal: Terminal) -> Path:
+def _new_folder(request: Request) -> Path:
+    if request.folder is not None:
+        return folders.claim(request.folder)
+    return folders.create(request.config.outputs, str(request.config.name), datetime.now().astimezone())
+
+
+def _train(
+    request: Request,
+    parts: Parts,
+    device: torch.device,
+    threads: int,
+    terminal: Terminal,
+    folder: Path,
+    keeper: Keeper,
+) -> None:
     """From finished parts to a finished run folder, whatever happens in between."""
     config = request.config
-    started, clock = datetime.now().astimezone(), time.perf_counter()
-    if request.folder is not None:
-        folder, logdir = folders.claim(request.folder), request.folder
-    else:
-        folder, logdir = folders.create(config.outputs, str(config.name), started), Path(config.outputs)
-    summary = describe.summary(parts, str(device), threads, started)
+    logdir = request.folder or Path(config.outputs)
+    summary = describe.summary(parts, str(device), threads, keeper.started)
     sinks: list[Sink] = [terminal]
     recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks, parts.order)
     records = config.record.every != "never" and parts.optimizer is not None
@@ -81,21 +117,16 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
             _save_config(folder / folders.CONFIG, request)
             terminal.heading(describe.heading(parts, str(device), threads, folder))
             names = [layer.name for layer in recorder.layers]
-            sinks.append(RecordLines(folder / folders.RECORDS, names, QUANTITIES))
-            sinks.append(MetricLines(folder / folders.METRICS))
-            if config.record.tensorboard:
-                board = TensorBoard(folder, names, QUANTITIES)
-                sinks.append(board)
-                board.text("config", describe.as_markdown(request))
+            board = _open(folder, names, request, keeper.lengths, sinks)
             if config.gradient_check:
                 summary["gradient_check"] = _gradient_check(parts, recorder)
                 terminal.gradient_check(summary["gradient_check"])
-            evaluation = _fit(parts, recorder, terminal, summary, stop)
+            evaluation = _fit(parts, recorder, look, terminal, summary, stop, keeper, sinks)
             _look_back(parts, evaluation, look, summary)
             if config.train.keep_weights:
                 weights = parts.model.state_dict()
                 folders.write_whole(folder / folders.WEIGHTS, lambda draft: torch.save(weights, draft))
-            if config.record.tensorboard:
+            if board:
                 board.hyperparameters(describe.hyperparameters(parts), describe.headlines(parts))
         except KeyboardInterrupt:
             summary["status"] = "interrupted"
@@ -111,18 +142,42 @@ def _train(request: Request, parts: Parts, device: torch.device, threads: int, t
                     sink.close()
             finally:  # a full disk, say, must not cost the summary as well
                 summary |= layer_entries(recorder, look)
-                seconds = time.perf_counter() - clock
+                seconds = keeper.seconds
                 summary["timing"] |= {
                     "seconds": round(seconds, 3),
                     "steps_per_second": round(summary["steps"] / seconds, 1),
                 }
                 folders.write_json(folder / folders.SUMMARY, summary)
+                if summary["status"] in folders.ENDED:
+                    keeper.remove()
                 terminal.ending(summary, logdir, folder)
-    return folder
+
+
+def _open(
+    folder: Path, names: Sequence[str], request: Request, lengths: Mapping[str, int], sinks: list[Sink]
+) -> TensorBoard | None:
+    """The files of the record join the sinks, new ones or from the lengths on that they had."""
+    sinks.append(RecordLines(folder / folders.RECORDS, names, QUANTITIES, lengths.get(folders.RECORDS)))
+    sinks.append(MetricLines(folder / folders.METRICS, lengths.get(folders.METRICS)))
+    if not request.config.record.tensorboard:
+        return None
+    earlier = next((file for file in lengths.items() if file[0].startswith(folders.EVENTS)), None)
+    board = TensorBoard(folder, names, QUANTITIES, earlier)
+    sinks.append(board)
+    if not earlier:
+        board.text("config", describe.as_markdown(request))
+    return board
 
 
 def _fit(
-    parts: Parts, recorder: Recorder, terminal: Terminal, summary: dict[str, Any], stop: Stop
+    parts: Parts,
+    recorder: Recorder,
+    look: Look | None,
+    terminal: Terminal,
+    summary: dict[str, Any],
+    stop: Stop,
+    keeper: Keeper,
+    sinks: Sequence[Sink],
 ) -> Evaluation:
     """Train and test; keeps `status`, `steps`, `metrics`, `to_target` and `diverged` up to date."""
     data, stopping = parts.data, parts.stopping
@@ -143,25 +198,42 @@ def _fit(
             summary["to_target"] = parts.milestone.summary()
         return scalars
 
-    def steps() -> Iterator[int]:
-        for step in terminal.track(parts.steps):
-            summary["steps"] = step  # so many are done
-            stop.check()
-            clock.step()
-            yield step
-
     if parts.optimizer is None:  # nothing to learn: only how well it does
         recorder.scalars(0, judge(0))
         summary["status"], summary["steps"] = "finished", 0
         return evaluation
+    train, first_bad = _batches(parts), no_bad_step(data.train.inputs.device)
+    keeper.keep(
+        {
+            "model": parts.model,
+            "loss": parts.loss,
+            "augmentation": parts.augmentation,
+            "optimizer": parts.optimizer,
+            "learning_rate": parts.learning_rate,
+            "stopping": stopping,
+            "milestone": parts.milestone,
+            "evaluation": evaluation,
+            "clock": clock,
+            "inputs": Unchanged(data.train.inputs),
+            "targets": Unchanged(data.train.targets),
+            "batches": train,
+            "recorder": recorder,
+            "look": look,
+            "first_bad": Held(first_bad),
+            "generators": Generators(data.train.inputs.device),
+        },
+        sinks,
+    )
+    summary["metrics"] |= _finite(evaluation.metrics)
+    summary["to_target"] = parts.milestone and parts.milestone.summary()
     waits = stopping or parts.milestone or (parts.learning_rate and parts.learning_rate.waits)
     try:
         ending = fit(
             parts.model,
             parts.loss,
             parts.optimizer,
-            _batches(parts),
-            steps(),
+            _augmented(train, parts.augmentation),
+            _steps(terminal.track(parts.steps, keeper.step), recorder, summary, stop, keeper, clock),
             recorder=recorder,
             metrics=parts.metrics,
             regularizer=parts.regularizer,
@@ -170,6 +242,7 @@ def _fit(
             evaluate_after=evaluation_steps(parts.steps, parts.steps_per_epoch, every_epoch=bool(waits)),
             adjust=parts.learning_rate,
             enough=lambda: evaluation.stopped_early,
+            first_bad=first_bad,
         )
     finally:
         if rate := clock.steps_per_second:
@@ -187,6 +260,26 @@ def _fit(
         summary["status"] = "diverged"
         summary["diverged"] = {"step": ending.step, **first_bad_weights(recorder, parts.model)}
     return evaluation
+
+
+def _steps(
+    steps: Iterator[int],
+    recorder: Recorder,
+    summary: dict[str, Any],
+    stop: Stop,
+    keeper: Keeper,
+    clock: Clock,
+) -> Iterator[int]:
+    """The steps; between two of them is the place for a checkpoint, and to leave."""
+    for step in steps:
+        summary["steps"] = step  # so many are done
+        if stop.asked is not None or keeper.due(step):
+            with clock.paused():
+                recorder.flush()
+                keeper.write(step)
+        stop.check()
+        clock.step()
+        yield step
 
 
 def _look_back(parts: Parts, evaluation: Evaluation, look: Look | None, summary: dict[str, Any]) -> None:
@@ -241,20 +334,22 @@ def _gradient_check(parts: Parts, recorder: Recorder) -> list[dict[str, Any]]:
     ]
 
 
-def _batches(parts: Parts) -> Iterator[Batch]:
-    """Training batches, augmented anew each time."""
+def _batches(parts: Parts) -> Batches:
     config = parts.request.config
-    for inputs, targets in batches(
-        parts.data.train, parts.batch_size, config.seed, fixed=config.train.fixed_batch
-    ):
-        yield (parts.augmentation(inputs) if parts.augmentation else inputs), targets
+    return Batches(parts.data.train, parts.batch_size, config.seed, fixed=config.train.fixed_batch)
+
+
+def _augmented(batches: Iterator[Batch], augmentation: nn.Module | None) -> Iterator[Batch]:
+    """Training batches, augmented anew each time."""
+    for inputs, targets in batches:
+        yield (augmentation(inputs) if augmentation else inputs), targets
 
 
 def _save_config(folder: Path, request: Request) -> None:
     """What Hydra itself leaves in a run folder: the config, the words, and its own settings."""
     for name, content in (
         ("config", request.config),
-        ("overrides", OmegaConf.create(request.overrides)),
-        ("hydra", OmegaConf.create({"hydra": request.hydra})),
+        ("overrides", request.overrides),
+        ("hydra", {"hydra": OmegaConf.to_container(request.hydra, enum_to_str=True)}),
     ):
-        (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")
+        (folder / f"{name}.yaml").write_text(describe.as_yaml(content), encoding="utf-8")

@@ -17,11 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 import dlexp
-from dlexp.build.check import GROUPS, RULES
+from dlexp.build.check import GROUPS, RULES, check
 from dlexp.compose import CONFIGS, compose, flatten
 from dlexp.errors import UserError
+from dlexp.sweep import parse
 
 CHOICES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "hydra")
+SEARCHES = [path for path in CHOICES if path.parent.name == "sweep" and path.stem != "none"]
 FOLDERS = {path.name for path in CONFIGS.iterdir() if path.is_dir()} - {"hydra"}
 # An entry of the defaults list: (group, choice, comment).
 ENTRY = re.compile(r"^  - (?P<group>[\w/ ]+)(?:: *(?P<choice>\w+))? *(?:# *(?P<comment>.*))?$")
@@ -55,6 +57,8 @@ def shipped() -> dict[str, list[Any]]:
         files.append(flatten(content, "" if whole else f"{path.parent.name}."))
     for file in files:
         for key, value in file.items():
+            if key.startswith(("hydra.", "defaults")):  # how a search goes on is for Hydra to check
+                continue
             values.setdefault(key, []).append(value)
     return values
 
@@ -127,7 +131,10 @@ class Mine(torch.nn.Sequential):
         super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, outputs))
 
 
-@pytest.mark.parametrize("path", CHOICES, ids=lambda path: f"{path.parent.name}={path.stem}")
+SINGLE = [path for path in CHOICES if path not in SEARCHES]
+
+
+@pytest.mark.parametrize("path", SINGLE, ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_every_choice_trains_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice composes, builds and trains for one step, and what was chosen is in the summary."""
     group, word = path.parent.name, path.stem
@@ -193,7 +200,22 @@ def test_every_group_is_in_the_defaults_list() -> None:
     """A folder of choices that is not in the list could not be typed."""
     groups = [group for group, _, _ in entries()]
     assert set(groups) - {"_self_"} - {g for g in groups if g.startswith("override")} == FOLDERS
-    assert set(GROUPS) == FOLDERS - {"debug"}, "debug only changes the values of other groups"
+    assert set(GROUPS) == FOLDERS - {"debug", "sweep"}, "these only change the values of other groups"
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
+def test_every_search_sweeps_keys_that_there_are(path: Path) -> None:
+    """And is refused where only one run was asked for."""
+    if "optuna" in path.read_text(encoding="utf-8"):
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="dlexp[sweep] is not installed")
+    request = compose([f"sweep={path.stem}"])
+    params = OmegaConf.to_container(request.hydra.sweeper.params)
+    assert isinstance(params, dict)
+    command = parse([f"{key}={value}" for key, value in params.items()])
+    assert set(command.swept) == set(params) and params
+    assert all(OmegaConf.select(request.config, key) is not None for key in command.swept)
+    with pytest.raises(UserError, match=rf"^sweep={path.stem}: many runs; add -m$"):
+        check(request)
 
 
 def test_every_default_exists() -> None:

@@ -110,14 +110,14 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_import_dlexp_loads_nothing_heavy() -> None:
     """The package alone costs next to nothing."""
-    assert loaded_by("import dlexp; dlexp.run; dlexp.load") == set()
+    assert loaded_by("import dlexp; dlexp.run; dlexp.load; dlexp.load_sweep") == set()
 
 
-@pytest.mark.parametrize("module", ["load", "terminal"])
+@pytest.mark.parametrize("module", [path.stem for path in FILES if path.parent.name == "report"])
 def test_reports_load_no_torch(module: str) -> None:
-    """Nor does pandas come in before somebody asks for a table."""
+    """Nor does pandas come in before somebody asks for a table, nor matplotlib before a picture."""
     loaded = loaded_by(f"import dlexp.report.{module}")
-    assert not loaded & {"torch", "torchvision", "pandas"}
+    assert not loaded & {"torch", "torchvision", "pandas", "matplotlib"}
 
 
 def test_the_command_line_loads_no_torch_before_a_run() -> None:

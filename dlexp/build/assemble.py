@@ -6,15 +6,17 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
+from dlexp.build import kept
 from dlexp.build.initialize import initialize
 from dlexp.build.losses import PerStep
 from dlexp.build.target import locate
@@ -71,7 +73,7 @@ def assemble(request: Request, device: torch.device) -> Parts:
     Raises:
         UserError: choices that are fine by themselves do not fit together or their data is missing.
     """
-    data: Dataset = view(_build(request, "data"), request.config.task).to(device)
+    data = _data(request, device)
     request = _fill_in(request, data.task)
     config = request.config
     if config.gradient_check and data.task == "adversarial":
@@ -112,17 +114,35 @@ def assemble(request: Request, device: torch.device) -> Parts:
     )
 
 
+def _data(request: Request, device: torch.device) -> Dataset:
+    """The samples with their question, on `device`; those that dlexp makes are made once per process."""
+    node, task = _values(request, "data"), request.config.task
+
+    def build() -> Dataset:
+        return view(_build(request, "data"), task).to(device)
+
+    if not str(node.get("_target_")).startswith("dlexp.data."):
+        return build()  # of one's own: nobody knows what it reads and whether it draws
+    file = kept.stamp(node["path"]) if isinstance(node.get("path"), str) else None
+    place = Path.cwd()  # what data.root is relative to
+    return kept.once((repr(node), task, str(device), file, place), build)
+
+
 def _fill_in(request: Request, task: str) -> Request:
     """The request with `auto` replaced by what goes with the task."""
     config, choices = request.config.copy(), dict(request.choices)
     if "_target_" not in config.loss:
         choices["loss"] = TASKS[task].loss
-        chosen = OmegaConf.load(CONFIGS / "loss" / f"{choices['loss']}.yaml")
-        config.loss = OmegaConf.merge(chosen, config.loss)
+        config.loss = OmegaConf.merge(_loss_of_task(task), config.loss)
     if config.metrics == "auto":
         config.metrics = list(TASKS[task].metrics)
     config.task = task
     return replace(request, config=config, choices=choices)
+
+
+@cache
+def _loss_of_task(task: str) -> ListConfig | DictConfig:
+    return OmegaConf.load(CONFIGS / "loss" / f"{TASKS[task].loss}.yaml")
 
 
 def _length(request: Request, data: Dataset) -> tuple[int, int, int]:
@@ -364,17 +384,42 @@ def _rehearse(
 
 def _build(request: Request, group: str, *args: Any, leave_out: Sequence[str] = ()) -> Any:
     """What the `_target_` of a group makes of its values, called with `args` if there are any."""
-    node = OmegaConf.to_container(request.config[group])
-    assert isinstance(node, dict)
+    node = _values(request, group)
     for key in leave_out:
         node.pop(key, None)
     _leave_out_foreign(request, group, node)
-    locate(_asked(request, group), node.get("_target_"))
+    target = locate(_asked(request, group), node.get("_target_"))
     with _blame(request, group):
-        made = instantiate(node, _convert_="all", **ANY_TARGET)
+        made = _instantiated(target, node)
         if isinstance(made, partial):
             _refuse_unknown(request, group, made)
         return made(*args) if args else made
+
+
+def _values(request: Request, group: str) -> dict[str, Any]:
+    """The values of a group as plain Python; nobody else has this dict."""
+    node: Any = OmegaConf.to_container(request.config[group])
+    assert isinstance(node, dict)
+    return node
+
+
+def _instantiated(target: Callable[..., Any], node: dict[str, Any]) -> Any:
+    """What Hydra's `instantiate` makes of a node whose `_target_` is known.
+
+    Hydra itself is asked only if there is more to do than one call: it takes milliseconds for each.
+    """
+    own = {key for key in node if key.startswith("_")} - {"_target_"}
+    if not own <= {"_partial_"} or any(map(_names_a_target, node.values())):
+        return instantiate(node, _convert_="all", **ANY_TARGET)
+    values = {key: value for key, value in node.items() if not key.startswith("_")}
+    return partial(target, **values) if node.get("_partial_") else target(**values)
+
+
+def _names_a_target(value: object) -> bool:
+    """Does `_target_` stand somewhere in it?"""
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(_names_a_target, value.values()))
+    return isinstance(value, list) and any(map(_names_a_target, value))
 
 
 def _leave_out_foreign(request: Request, group: str, node: dict[Any, Any]) -> None:
@@ -417,8 +462,7 @@ def _factory(request: Request, group: str, *, leave_out: Sequence[str] = ()) -> 
 
 def _note(request: Request, group: str, name: str) -> Any:
     """What the YAML file of a choice says of what it fits; None: nothing is known, as of one's own class."""
-    content: Any = OmegaConf.to_container(request.config[group])
-    return None if f"{group}._target_" in _typed(request) else content.get(name)
+    return None if f"{group}._target_" in _typed(request) else _values(request, group).get(name)
 
 
 def _as_module(request: Request, group: str, made: object) -> nn.Module:

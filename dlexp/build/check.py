@@ -105,6 +105,7 @@ RULES = {
     "threads": words("auto") | whole(1, 256),
     "anomaly": FLAG,
     "gradient_check": FLAG,
+    "objective": TEXT,
     "outputs": TEXT,
     "name": Rule("a folder name below outputs", _is_name),
     "task": words("auto", *TASKS),
@@ -272,6 +273,7 @@ RULES = {
     "train.batch_size": words("all") | whole(1),
     "train.fixed_batch": FLAG,
     "train.keep_weights": FLAG,
+    "train.checkpoint_every": NULL | words("auto") | whole(1),
     "train.target": NULL | number(),
     "train.target_metric": TEXT,
     "train.best_error": NULL | number(0),
@@ -302,10 +304,13 @@ def check(request: Request) -> None:
         f"{key}=???: needs a value{', module.Class' if key.endswith('._target_') else ''}"
         for key in sorted(OmegaConf.missing_keys(config))
     ]
+    if (search := request.choices.get("sweep", "none")) != "none" and not request.swept:
+        faults.append(f"sweep={search}: many runs; add -m")
     if faults:
         raise UserError(*faults)
     strange = _strange(request)
-    for key, value in flatten(config).items():
+    plain: Any = OmegaConf.to_container(config)  # OmegaConf takes its time for each single value
+    for key, value in flatten(plain).items():
         rule = None if key.partition(".")[0] in strange and "." in key else RULES.get(key)
         if rule is None and any(
             isinstance(v, float) for v in (value if isinstance(value, list) else [value])

@@ -31,7 +31,9 @@ class Lookup(nn.Module):
         targets = data.train.targets
         if data.task == "classification":
             targets = functional.one_hot(targets, data.outputs)
-        self.memory = nn.Parameter(data.train.inputs.flatten(1).float(), requires_grad=False)  # (N, F)
+        self.memory = nn.Parameter(
+            data.train.inputs.flatten(1).float().clone(), requires_grad=False
+        )  # (N, F)
         self.answers = nn.Parameter(targets.float().nan_to_num(), requires_grad=False)  # (N, K)
         self._exact = exact
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from dlexp.errors import UserError
+from dlexp.errors import BusyError, UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 CONFIG = ".hydra"
 RECORDS = "records.jsonl"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 WEIGHTS = "weights.pt"
+CHECKPOINT = "checkpoint.pt"
+EVENTS = "events.out.tfevents."
+ENDED = ("finished", "stopped_early", "diverged")  # a run with such a status has nothing left to do
 
 
 def create(outputs: str, name: str, now: datetime) -> Path:
@@ -63,11 +72,83 @@ def claim(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else runs in this folder meanwhile; a process that is killed lets go of it.
+
+    Where the system or the disk knows no locks, nothing is locked.
+
+    Raises:
+        BusyError: somebody does.
+        UserError: the folder cannot be written to.
+    """
+    path = folder / CONFIG / "lock"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        file = _lock(path) if fcntl else None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        if file:
+            path.unlink(missing_ok=True)  # first: whoever opened it meanwhile will see that it is gone
+            file.close()
+
+
+def _lock(path: Path) -> IO[str]:
+    """The file, open and locked, our number in it; it is the one that others find under this name."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            pid = file.read() or "unknown"
+            file.close()
+            raise BusyError(f"{path.parents[1]}: is still running (pid {pid})") from error
+        except OSError:  # this disk knows no locks
+            pass
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            return file
+        file.close()
+
+
+def ended(folder: Path) -> bool:
+    """Does the folder hold a run that has nothing left to do?"""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return summary.get("status") in ENDED
+
+
+def goes_on(folder: Path, lengths: Mapping[str, int]) -> bool:
+    """Are all these files there, each of so many bytes or more?"""
+    paths = {folder / name: length for name, length in lengths.items()}
+    return all(path.is_file() and path.stat().st_size >= length for path, length in paths.items())
+
+
+def clear(folder: Path, *, records: bool) -> None:
+    """Take away how an earlier try ended, and what it left half-written; with `records` all it recorded."""
+    drafts = [f".{name}.*" for name in (SUMMARY, WEIGHTS, CHECKPOINT)]
+    own = [SUMMARY, *drafts] + ([RECORDS, METRICS, CHECKPOINT, f"{EVENTS}*"] if records else [])
+    for path in [path for pattern in own for path in folder.glob(pattern)]:
+        path.unlink()
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file so that a reader finds the old one or the new one, never half of one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    write(draft)
-    draft.replace(path)
+    try:
+        write(draft)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)  # a full disk has no room for half a file
+        raise
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

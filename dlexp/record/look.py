@@ -64,6 +64,14 @@ class Look:
             finally:
                 self._put(left)
 
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """The network as it started."""
+        return {"start": self._start}
+
+    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
+        for t, kept in zip(self._start, state["start"], strict=True):
+            t.copy_(kept)
+
     def _state(self) -> list[Tensor]:
         return [t.detach().clone() for t in self._tensors()]
 

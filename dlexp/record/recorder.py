@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -149,6 +149,13 @@ class Recorder:
                 Row(item.step, numbers | {**item.on_host}, tables[n], reasons[n], item.scalars, series)
             )
         return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """The first and the last row so far; what is pending is to be flushed before."""
+        return {"first": self.first and self.first.as_plain(), "last": self.last and self.last.as_plain()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.first, self.last = (state[end] and Row.from_plain(state[end]) for end in ("first", "last"))
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         """Numbers of the whole network after a step that is not recorded."""

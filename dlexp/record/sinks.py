@@ -27,6 +27,23 @@ class Row(NamedTuple):
     # (quantity, layer) -> (T,) numbers, of layers that ran T > 1 times, in the order of the forward pass
     over_time: Mapping[tuple[str, int], np.ndarray] = MappingProxyType({})
 
+    def as_plain(self) -> dict[str, Any]:
+        """Plain Python objects, all that a checkpoint may hold."""
+        return {
+            "step": self.step,
+            "numbers": dict(self.numbers),
+            "table": self.table.tolist(),
+            "reasons": dict(self.reasons),
+            "scalars": dict(self.scalars),
+            "over_time": {place: series.tolist() for place, series in self.over_time.items()},
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Row:
+        """The row of which `as_plain` made this."""
+        over_time = {place: np.array(series) for place, series in plain["over_time"].items()}
+        return cls(**plain | {"table": np.array(plain["table"]), "over_time": over_time})
+
 
 class Sink(Protocol):
     """Somewhere numbers go."""
@@ -49,17 +66,42 @@ def finite(x: float) -> float | None:
 BUFFER = 2**20  # bytes: what is written together goes to the disk together, when it is flushed
 
 
-class RecordLines:
+class Appended:
+    """A file that grows, and can go on from a length that it once had."""
+
+    def __init__(self, path: Path, length: int | None = None) -> None:
+        """A new file; with `length` the one that is there, without what was written behind that."""
+        self.name = path.name
+        self._file = path.open("xb" if length is None else "r+b", buffering=BUFFER)
+        if length is not None:
+            self._file.truncate(length)
+            self._file.seek(length)
+
+    def length(self) -> int:
+        """In bytes, all of them on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self._file.close()
+
+
+class RecordLines(Appended):
     """records.jsonl: a header, then a line for each recorded step, flushed as it is written.
 
     A number that is absent or not finite is null; `reasons` beside it says why, for each layer.
     """
 
-    def __init__(self, path: Path, layers: Sequence[str], quantities: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, layers: Sequence[str], quantities: Sequence[str], length: int | None = None
+    ) -> None:
+        super().__init__(path, length)
         self._layers, self._quantities = list(layers), list(quantities)
-        self._file = path.open("xb", buffering=BUFFER)
-        self._file.write(_line({"layers": self._layers, "quantities": self._quantities}))
-        self._file.flush()
+        if length is None:
+            self._file.write(_line({"layers": self._layers, "quantities": self._quantities}))
+            self._file.flush()
         self._known: tuple[object, object] = (None, None)
 
     def rows(self, rows: Sequence[Row]) -> None:
@@ -102,9 +144,6 @@ class RecordLines:
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         """Kept in metrics.jsonl."""
 
-    def close(self) -> None:
-        self._file.close()
-
 
 def _line(content: Mapping[str, Any]) -> bytes:
     import orjson
@@ -112,12 +151,14 @@ def _line(content: Mapping[str, Any]) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
 
 
-def _short(table: np.ndarray) -> np.ndarray:
-    """As float32, whose nine digits are all that a measurement has, if its range holds every number."""
+def _short(tables: np.ndarray) -> list[np.ndarray]:
+    """Each as float32, whose nine digits are all that a measurement has, if its range holds every number."""
     with np.errstate(all="ignore"):
-        size = np.abs(table)
-        fits = ((size > 1e-37) & (size < 1e38)) | (size == 0) | ~np.isfinite(table)
-    return table.astype(np.float32) if fits.all() else table
+        size = np.abs(tables)
+        fits = ((size > 1e-37) & (size < 1e38)) | (size == 0) | ~np.isfinite(tables)
+        short = tables.astype(np.float32)
+    every = fits.all(axis=(1, 2)).tolist()
+    return [as_short if fit else table for as_short, table, fit in zip(short, tables, every, strict=True)]
 
 
 def _present(row: Row) -> np.ndarray:
@@ -138,11 +179,8 @@ def reasons(numbers: Mapping[str, float]) -> dict[str, str]:
     return {name: what(x) for name, x in numbers.items() if not math.isfinite(x)}
 
 
-class MetricLines:
+class MetricLines(Appended):
     """metrics.jsonl: a line for each time the whole network was evaluated."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("xb", buffering=BUFFER)
 
     def rows(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -156,14 +194,11 @@ class MetricLines:
         self._file.write(_line(line))
         self._file.flush()
 
-    def close(self) -> None:
-        self._file.close()
-
 
 ALONE = ("clip_factor", "lr")  # numbers of a step that no split has another one of
 
 
-class TensorBoard:
+class TensorBoard(Appended):
     """One event file: every number of a step in one event, config as text, hyperparameters with results.
 
     Events are put together with TensorBoard's own protocol buffers. Its writer is not used, because it
@@ -171,15 +206,24 @@ class TensorBoard:
     and writes from a thread of its own, which takes the interpreter away from training.
     """
 
-    def __init__(self, folder: Path, layers: Sequence[str], quantities: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        layers: Sequence[str],
+        quantities: Sequence[str],
+        goes_on: tuple[str, int] | None = None,
+    ) -> None:
+        """A new event file; or the one of that name, from that length on."""
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._event = Event
         self._kind: tuple[object, list[str]] | None = None
         self._tags = [f"{quantity}/{layer}" for quantity in quantities for layer in layers]
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.0"
-        self._file = (folder / name).open("xb", buffering=BUFFER)
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        new = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.0"
+        name, length = goes_on or (new, None)
+        super().__init__(folder / name, length)
+        if length is None:
+            self._write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
 
     def _write(self, data: bytes) -> None:
         """A TFRecord: length, checksum of the length, data, checksum of the data."""
@@ -267,9 +311,6 @@ class TensorBoard:
         )
         self._write(event.SerializeToString())
         self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _masked_checksum(data: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -121,10 +122,14 @@ def place_of_trouble(row: Row) -> tuple[int, str] | None:
 
 def versions() -> dict[str, str]:
     """Of dlexp and what its numbers depend on."""
-    found = {"dlexp": dlexp.__version__, "python": platform.python_version()}
-    for package in ("torch", "torchvision", "hydra-core", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    installed = {name: _version(name) for name in ("torch", "torchvision", "hydra-core", "numpy")}
+    own = {"dlexp": dlexp.__version__, "python": platform.python_version()}
+    return own | {name: number for name, number in installed.items() if number}
+
+
+@cache  # none changes while a process runs
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

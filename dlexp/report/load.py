@@ -19,7 +19,10 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).resolve()  # found again after os.chdir, too
         if not (self.folder / "records.jsonl").exists() and not (self.folder / "summary.json").exists():
-            raise UserError(f"{folder}: not a run folder; it has neither records.jsonl nor summary.json")
+            sweep = "; a sweep is loaded by dlexp.load_sweep" if (self.folder / "sweep.json").exists() else ""
+            raise UserError(
+                f"{folder}: not a run folder; it has neither records.jsonl nor summary.json{sweep}"
+            )
 
     def __repr__(self) -> str:
         try:
@@ -48,7 +51,7 @@ class Run:
         """
         import pandas as pd
 
-        header, *lines = _lines(self.folder / "records.jsonl") or [{"layers": [], "quantities": []}]
+        header, *lines = read_lines(self.folder / "records.jsonl") or [{"layers": [], "quantities": []}]
         empty = dict.fromkeys(header["quantities"], [None] * len(header["layers"]))
         first, last = (lines[0], lines[-1]) if lines else (empty, empty)
         columns = {
@@ -68,7 +71,7 @@ class Run:
         """A row per recorded step and layer: step, layer, the numbers of the step, each quantity."""
         import pandas as pd
 
-        header, *lines = _lines(self.folder / "records.jsonl") or [{"layers": [], "quantities": []}]
+        header, *lines = read_lines(self.folder / "records.jsonl") or [{"layers": [], "quantities": []}]
         quantities, layers = header["quantities"], header["layers"]
         numbers = _step_numbers(lines, quantities)
         columns: dict[str, Any] = {name: [] for name in ("step", "layer", *numbers, *quantities)}
@@ -89,7 +92,7 @@ class Run:
 
         rows: list[dict[str, Any]] = []
         quantities = dict.fromkeys(("activation_rms", "delta_rms"))
-        for line in _lines(self.folder / "records.jsonl")[1:]:
+        for line in read_lines(self.folder / "records.jsonl")[1:]:
             series = line.get("over_time", {})
             quantities |= dict.fromkeys(series)
             for layer in dict.fromkeys(name for of in series.values() for name in of):
@@ -105,7 +108,7 @@ class Run:
         """A row per evaluation of the whole network: step, loss/validation, accuracy/validation, ..."""
         import pandas as pd
 
-        table = pd.DataFrame(_lines(self.folder / "metrics.jsonl"))
+        table = pd.DataFrame(read_lines(self.folder / "metrics.jsonl"))
         return table.drop(columns="reasons", errors="ignore")
 
 
@@ -115,9 +118,9 @@ def _step_numbers(lines: list[dict[str, Any]], quantities: list[str]) -> list[st
     return list(dict.fromkeys(name for line in lines for name in line if name not in apart)) or ["loss"]
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a JSON-lines file; a last line cut short by a kill is left out."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    text = path.read_bytes()  # as text the end might be half a letter
+    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]

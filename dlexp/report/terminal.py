@@ -49,6 +49,8 @@ class Terminal:
 
     def _print(self, what: Any, *, soft_wrap: bool = True) -> None:
         """Print; if nobody listens any more (dlexp | head), the run goes on in silence."""
+        if self.console.quiet:  # rich would lay it out all the same
+            return
         try:
             self.console.print(what, soft_wrap=soft_wrap)
         except (OSError, SystemExit):  # rich leaves the program on a broken pipe
@@ -64,13 +66,17 @@ class Terminal:
             line = f"{check['layer']}  {compact(check['difference'])}  {check['verdict']}"
             self._print(Text(f"gradient check  {line} ({check['entries']} entries{kinks})", style))
 
-    def track(self, steps: int) -> Iterator[int]:
-        """The step numbers, while showing how far they are and the latest loss and accuracy."""
-        if not self.console.is_terminal:
-            return self._track_in_lines(steps)
-        return self._track_in_bar(steps)
+    def remark(self, text: str) -> None:
+        """Something that a person should know, while the run goes on."""
+        self._print(Text(text, "bold yellow"))
 
-    def _track_in_bar(self, steps: int) -> Iterator[int]:
+    def track(self, steps: int, first: int = 0) -> Iterator[int]:
+        """The step numbers from `first` on; meanwhile it shows how far they are, and the latest numbers."""
+        if not self.console.is_terminal:
+            return self._track_in_lines(steps, first)
+        return self._track_in_bar(steps, first)
+
+    def _track_in_bar(self, steps: int, first: int) -> Iterator[int]:
         bar = Progress(
             BarColumn(bar_width=14 if self.console.width < WIDE else 30),
             MofNCompleteColumn(),
@@ -81,18 +87,19 @@ class Terminal:
         )
         self._bar = bar
         bar.start()
-        task = bar.add_task("training", total=steps, numbers="")
+        task = bar.add_task("training", total=steps, completed=first, numbers="")
         next_time = 0.0
-        for step in range(steps):
+        for step in range(first, steps):
             yield step
             if time.monotonic() >= next_time:
                 bar.update(task, completed=step + 1, numbers=self._numbers(), refresh=True)
                 next_time = time.monotonic() + REFRESH
         bar.update(task, completed=steps, refresh=True)
 
-    def _track_in_lines(self, steps: int) -> Iterator[int]:
-        self._steps, self._next_line = steps, -(-steps // PLAIN_LINES)
-        yield from range(steps)
+    def _track_in_lines(self, steps: int, first: int) -> Iterator[int]:
+        each = -(-steps // PLAIN_LINES)
+        self._steps, self._next_line = steps, (first // each + 1) * each
+        yield from range(first, steps)
 
     def _line(self, step: int) -> None:
         """Where there is no terminal: a line now and then, with the numbers of the step that it names."""
@@ -133,6 +140,8 @@ class Terminal:
 
     def ending(self, summary: Mapping[str, Any], logdir: object, folder: object) -> None:
         """The layer table, what became of the run, the test metrics and where to look next."""
+        if self.console.quiet:
+            return
         if summary["layers"] and summary["layers"][0]["first"]:
             longer = max(0, max(len(layer["name"]) for layer in summary["layers"]) - len("01_linear"))
             if not self.console.is_terminal:
@@ -277,6 +286,14 @@ def compact(x: float | None) -> str:
         return f"{x:.0f}"
     mantissa, exponent = f"{x:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+def duration(seconds: float) -> str:
+    """E.g. "2.1 s", "4 min 10 s", "3 h 5 min"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def percent(x: float | None) -> str:

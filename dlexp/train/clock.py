@@ -48,6 +48,14 @@ class Clock:
         seconds = self.seconds - self._first_step
         return (self._steps - 1) / seconds if self._steps > 1 and seconds > 0 else None
 
+    def state_dict(self) -> dict[str, float]:
+        """What it has counted so far."""
+        return {"steps": self._steps, "seconds": self.seconds, "first_step": self._first_step}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._steps, self._first_step = int(state["steps"]), state["first_step"]
+        self._begun, self._paused = self._now() - state["seconds"], 0.0
+
     def _now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)

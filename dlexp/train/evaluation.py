@@ -63,6 +63,13 @@ class Evaluation:
             scalars, self.metrics = scalars | test, self.metrics | test
         return scalars
 
+    def state_dict(self) -> dict[str, float]:
+        """The latest scalars."""
+        return dict(self.metrics)
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.metrics = dict(state)
+
     def scores(self, splits: Mapping[str, Samples]) -> dict[str, float]:
         """The loss and each metric of whole splits, e.g. {"loss/test": 0.3}."""
         found: dict[str, float] = {}

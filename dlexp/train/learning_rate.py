@@ -36,3 +36,11 @@ class LearningRate:
                 self._scheduler.step(scalars["loss/validation"])
         elif (step + 1) % self._every == 0 and self._scheduler.last_epoch != self._last:
             self._scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of PyTorch's scheduler."""
+        found: dict[str, Any] = self._scheduler.state_dict()
+        return found
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._scheduler.load_state_dict(state)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from dlexp.train.step import Batch, LossFunction, Metric, Regularizer, backpropagate, undisturbed
 
+NEVER = torch.iinfo(torch.int64).max
+
 
 class Recorder(Protocol):
     """Who watches. Watching never changes the run."""
@@ -60,6 +62,7 @@ def fit(  # noqa: C901 - one page, all phases in their order
     evaluate_after: Collection[int] = (),
     adjust: Callable[[int, Mapping[str, float]], None] | None = None,
     enough: Callable[[], bool] | None = None,
+    first_bad: Tensor | None = None,
 ) -> Ending:
     """Train.
 
@@ -76,6 +79,7 @@ def fit(  # noqa: C901 - one page, all phases in their order
             whole network, e.g. {"loss/validation": 0.3}.
         adjust: called after every update with those scalars, or none: sets the next learning rate.
         enough: asked after an evaluation; True ends the training early.
+        first_bad: what `no_bad_step` made: the device's memory, of a run that may be interrupted.
 
     Returns:
         How it ended. A run that diverged did so at the first step whose loss was not finite. On the
@@ -83,8 +87,7 @@ def fit(  # noqa: C901 - one page, all phases in their order
     """
     device = next(model.parameters()).device
     looks_every_step = device.type == "cpu"
-    never = torch.iinfo(torch.int64).max
-    first_bad = torch.full((), never, dtype=torch.int64, device=device)
+    first_bad = no_bad_step(device) if first_bad is None else first_bad
     step = 0
 
     for step in steps:
@@ -110,7 +113,7 @@ def fit(  # noqa: C901 - one page, all phases in their order
                 recorder.log(step, _numbers(loss, outputs, batch, metrics), {})
                 return Ending("diverged", step)
         else:
-            first_bad = torch.where(torch.isfinite(loss), first_bad, first_bad.clamp(max=step))
+            torch.where(torch.isfinite(loss), first_bad, first_bad.clamp(max=step), out=first_bad)
 
         extra: dict[str, Tensor | float] = {"clip_factor": clip()} if clip else {}
         if adjust:
@@ -127,12 +130,17 @@ def fit(  # noqa: C901 - one page, all phases in their order
             adjust(step, scalars)
         if not looks_every_step:
             in_doubt = recorder.diverged or not all(map(math.isfinite, scalars.values()))
-            if in_doubt and int(first_bad) != never:
+            if in_doubt and int(first_bad) != NEVER:
                 return Ending("diverged", int(first_bad))
         if scalars and enough and enough():
             return Ending("stopped_early", step)
     bad = int(first_bad)
-    return Ending("finished", step) if bad == never else Ending("diverged", bad)
+    return Ending("finished", step) if bad == NEVER else Ending("diverged", bad)
+
+
+def no_bad_step(device: torch.device) -> Tensor:
+    """(), int64: the first step whose loss was not finite, so far `NEVER`."""
+    return torch.full((), NEVER, dtype=torch.int64, device=device)
 
 
 def _numbers(

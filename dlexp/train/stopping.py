@@ -12,12 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dlexp.better import lower_is_better
 from dlexp.errors import Terminated
-
-LOWER_IS_BETTER = (
-    *("loss", "error_rate", "zero_one", "ece"),
-    *("mse", "rmse", "mae", "bits_per_character", "two_sample"),
-)
 
 
 class Stop:
@@ -76,11 +72,11 @@ class EarlyStopping:
 
         Args:
             monitor: the scalar that is watched, "loss/validation" or "<metric>/validation"; more is
-                better but for `LOWER_IS_BETTER`.
+                better but for `dlexp.better.LOWER_IS_BETTER`.
             restore: put the weights of the best evaluation back at the end.
         """
         self._patience, self._min_delta, self._restore = patience, min_delta, restore
-        self._monitor, self._sign = monitor, 1 if monitor.partition("/")[0] in LOWER_IS_BETTER else -1
+        self._monitor, self._sign = monitor, 1 if lower_is_better(monitor) else -1
         self._best: float | None = None
         self._weights: dict[str, Tensor] = {}
         self._waited = 0
@@ -96,6 +92,19 @@ class EarlyStopping:
         else:
             self._waited += 1
         return self._waited >= self._patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has seen so far."""
+        return {
+            "best": self._best,
+            "best_step": self.best_step,
+            "waited": self._waited,
+            "weights": self._weights,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._best, self.best_step = state["best"], state["best_step"]
+        self._waited, self._weights = state["waited"], state["weights"]
 
     def restore(self, model: nn.Module) -> None:
         """The weights of the best evaluation, if they are wanted."""

@@ -23,7 +23,7 @@ from torch import nn
 
 from dlexp.build.mlp import mlp
 from dlexp.data import digits
-from dlexp.data.batches import batches
+from dlexp.data.batches import Batches
 from dlexp.data.dataset import Dataset, Split
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import Recorder
@@ -67,7 +67,7 @@ def naive(model: nn.Module, data: Split, size: int, steps: int) -> None:
         bend.register_forward_hook(lambda module, _, returned: a.update({module: returned}))
     behind = dict(zip(layers, bends, strict=False))
     loss_function, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.01)
-    stream = batches(data, size, 0)
+    stream = Batches(data, size, 0)
     with tempfile.TemporaryFile("w") as file:
         for step in range(steps):
             inputs, targets = next(stream)
@@ -119,7 +119,7 @@ def recorded(every: int | str) -> Callable[[nn.Module, Split, int, int], None]:
                 model,
                 nn.CrossEntropyLoss(),
                 optimizer,
-                batches(data, size, 0),
+                Batches(data, size, 0),
                 range(steps),
                 recorder=recorder,
             )

@@ -7,7 +7,7 @@ from itertools import chain, islice
 import pytest
 import torch
 
-from dlexp.data.batches import batches
+from dlexp.data.batches import Batches
 from dlexp.data.dataset import Split
 
 
@@ -18,7 +18,7 @@ def numbered(n: int) -> Split:
 
 def epochs(n: int, size: int, seed: int, count: int) -> list[list[int]]:
     """The sample numbers of each of the first epochs."""
-    drawn = [targets.tolist() for _, targets in islice(batches(numbered(n), size, seed), count * (n // size))]
+    drawn = [targets.tolist() for _, targets in islice(Batches(numbered(n), size, seed), count * (n // size))]
     per = n // size
     return [list(chain(*drawn[i * per : (i + 1) * per])) for i in range(count)]
 
@@ -32,7 +32,7 @@ def test_an_epoch_shows_each_sample_at_most_once(n: int, size: int) -> None:
 
 def test_batches_have_the_asked_size() -> None:
     """A last portion that is too small is dropped, never given."""
-    for inputs, targets in islice(batches(numbered(10), 3, 0), 20):
+    for inputs, targets in islice(Batches(numbered(10), 3, 0), 20):
         assert inputs.shape == (3, 1) and targets.shape == (3,)
         assert inputs.flatten().tolist() == targets.tolist()
 
@@ -61,12 +61,26 @@ def test_order_depends_on_the_seed_alone() -> None:
 def test_drawing_leaves_the_global_generator_alone() -> None:
     """A network with dropout draws the same masks however many batches were taken."""
     before = torch.get_rng_state()
-    list(islice(batches(numbered(10), 2, 0), 12))
+    list(islice(Batches(numbered(10), 2, 0), 12))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("taken", [0, 1, 2, 3, 4, 6, 7])  # an epoch has 3
+def test_batches_go_on_where_they_were(taken: int, fixed: bool) -> None:
+    """At the start, within an epoch and at its end; what was asked for is not changed by asking."""
+    first, second = (Batches(numbered(10), 3, 0, fixed=fixed) for _ in range(2))
+    list(islice(first, taken))
+    second.load_state_dict(first.state_dict())
+    expected = [
+        targets.tolist() for _, targets in islice(Batches(numbered(10), 3, 0, fixed=fixed), taken + 8)
+    ]
+    for batches in (second, first):
+        assert [targets.tolist() for _, targets in islice(batches, 8)] == expected[taken:]
 
 
 def test_fixed_gives_the_first_batch_for_ever() -> None:
     """fixed=True repeats what would have come first."""
-    first = next(batches(numbered(40), 4, 7))[1]
-    for inputs, targets in islice(batches(numbered(40), 4, 7, fixed=True), 25):
+    first = next(Batches(numbered(40), 4, 7))[1]
+    for inputs, targets in islice(Batches(numbered(40), 4, 7, fixed=True), 25):
         assert torch.equal(targets, first) and inputs.flatten().tolist() == first.tolist()

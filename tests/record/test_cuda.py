@@ -13,7 +13,7 @@ from torch import nn
 
 import dlexp
 from dlexp.build.mlp import mlp
-from dlexp.data.batches import batches as draw_batches
+from dlexp.data.batches import Batches as draw_batches
 from dlexp.data.dataset import Split
 from dlexp.record.recorder import Recorder
 from dlexp.train.loop import fit

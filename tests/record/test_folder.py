@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from dlexp.errors import UserError
+from dlexp.errors import BusyError, UserError
 from dlexp.record import folder
-from dlexp.record.folder import claim, create, write_json
+from dlexp.record.folder import claim, create, locked, write_json
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 
@@ -81,6 +84,71 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, name: str) -> None
     assert (tmp_path / name).read_text() == "precious"
 
 
+HOLDS = """
+import sys, time
+from pathlib import Path
+from dlexp.record.folder import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    """Meanwhile it says who holds it; a kill leaves the file, and nobody minds."""
+    other = subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    with other:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        with pytest.raises(BusyError) as caught, locked(tmp_path):
+            pass
+        assert str(caught.value) == f"{tmp_path}: is still running (pid {other.pid})"
+        other.kill()
+    assert (tmp_path / ".hydra" / "lock").read_text() == str(other.pid)
+    with locked(tmp_path):
+        assert (tmp_path / ".hydra" / "lock").read_text() == str(os.getpid())
+    assert not (tmp_path / ".hydra" / "lock").exists()
+
+
+def test_one_of_many_gets_the_lock(tmp_path: Path) -> None:
+    """Never two at a time, however the file comes and goes."""
+    inside: list[int] = []
+    most = []
+
+    def take(_: int) -> bool:
+        try:
+            with locked(tmp_path):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+        except BusyError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert any(pool.map(take, range(400)))
+    assert max(most) == 1
+
+
+def test_where_nothing_can_be_written_there_is_no_lock(tmp_path: Path) -> None:
+    """One clear line."""
+    (tmp_path / ".hydra").write_text("a file")
+    with pytest.raises(UserError, match=f"{tmp_path}: cannot be written to: File exists"), locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("missing", ["module", "support"])
+def test_without_locks_there_are_none(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, and on disks that know none, a run goes on without."""
+
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    module = SimpleNamespace(flock=unsupported, LOCK_EX=2, LOCK_NB=4) if missing == "support" else None
+    monkeypatch.setattr(folder, "fcntl", module)
+    with locked(tmp_path), locked(tmp_path):
+        assert (tmp_path / ".hydra").is_dir()
+
+
 def test_a_summary_is_whole_and_alone(tmp_path: Path) -> None:
     """What was written is read back, and no draft stays."""
     write_json(tmp_path / "summary.json", {"a": [1, None, "é"]})
@@ -102,6 +170,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         write_json(path, {"status": "new"})
     assert json.loads(path.read_text()) == {"status": "old"}
+    assert [found.name for found in tmp_path.iterdir()] == ["summary.json"]  # no draft stays
 
 
 def test_a_number_that_json_has_not_is_refused(tmp_path: Path) -> None:

@@ -130,6 +130,52 @@ def test_very_small_and_very_large_numbers_survive(tmp_path: Path) -> None:
     assert line["grad_norm"] == pytest.approx([1e-300, 1e300, 0.0], rel=1e-6, abs=0)
 
 
+def test_a_line_does_not_depend_on_those_written_with_it(tmp_path: Path) -> None:
+    """When lines reach the disk is for the clock to say, and what stands in them is not."""
+    extreme = row()
+    extreme.table[0] = [1e-300, 1e300, 0.1]
+    together, alone = (RecordLines(tmp_path / name, LAYERS, QUANTITIES) for name in ("t", "a"))
+    together.rows([row(), extreme, row()])
+    for one in (row(), extreme, row()):
+        alone.rows([one])
+    together.close()
+    alone.close()
+    assert (tmp_path / "t").read_bytes() == (tmp_path / "a").read_bytes()
+
+
+def test_files_go_on_from_a_length(tmp_path: Path) -> None:
+    """What was written behind it, half a line too, is gone; nothing before it is touched."""
+    for name in ("whole", "torn"):
+        (tmp_path / name).mkdir()
+
+    def sinks(name: str, lengths: dict[str, int]) -> list[RecordLines | MetricLines]:
+        paths = [tmp_path / name / file for file in ("r", "m")]
+        return [
+            RecordLines(paths[0], LAYERS, QUANTITIES, lengths.get("r")),
+            MetricLines(paths[1], lengths.get("m")),
+        ]
+
+    whole, torn = sinks("whole", {}), sinks("torn", {})
+    for written in (whole, torn):
+        for sink in written:
+            sink.rows([row()])
+            sink.scalars(4, {"loss/validation": 0.5})
+    lengths = {sink.name: sink.length() for sink in torn}
+    for sink in torn:
+        sink.rows([row()])
+        sink.scalars(5, {"loss/validation": 0.25})
+        sink.close()
+    with (tmp_path / "torn" / "r").open("ab") as file:
+        file.write(b'{"step": ')
+    for sink in [*sinks("torn", lengths), *whole]:
+        sink.rows([row()])
+        sink.scalars(6, {"loss/validation": 0.125})
+        sink.close()
+    for file_name in ("r", "m"):
+        found = [(tmp_path / name / file_name).read_bytes() for name in ("whole", "torn")]
+        assert found[0] == found[1] and len(found[0].splitlines()) >= 2
+
+
 def test_lines_are_on_disk_at_once(tmp_path: Path) -> None:
     """A run that is killed keeps what it recorded."""
     lines = RecordLines(tmp_path / "r", LAYERS, QUANTITIES)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import dlexp
 from dlexp.build.mlp import mlp
-from dlexp.data.batches import batches as draw_batches
+from dlexp.data.batches import Batches as draw_batches
 from dlexp.data.dataset import Split
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import LONGEST_PENDING, Recorder

@@ -164,3 +164,11 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path, name: str) -> None:
         dlexp.load(tmp_path / name)
     message = f"{tmp_path / name}: not a run folder; it has neither records.jsonl nor summary.json"
     assert caught.value.lines == (message,)
+
+
+def test_a_sweep_is_loaded_by_another_name(tmp_path: Path) -> None:
+    """Which the error says."""
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(UserError, match=r"nor summary\.json; a sweep is loaded by dlexp\.load_sweep$"):
+        dlexp.load(tmp_path)
+    assert dlexp.load_sweep(tmp_path).runs.empty

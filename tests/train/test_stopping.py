@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 import dlexp
+from dlexp.better import LOWER_IS_BETTER
 from dlexp.errors import Terminated
 from dlexp.train.metrics import ALL
-from dlexp.train.stopping import LOWER_IS_BETTER, EarlyStopping, stoppable
+from dlexp.train.stopping import EarlyStopping, stoppable
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,129 @@
+"""A sweep on the terminal: a row for each arm, the best one marked, and why jobs failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dlexp.report.jobs import UNFINISHED, Job, short
+from dlexp.report.sweep import Arm, Sweep
+from dlexp.report.terminal import compact
+
+MOST = 20  # arms that are shown
+MOST_REASONS = 10  # likewise
+LONGEST = 14  # characters of a value
+NO_GOOD_END = ("failed", "diverged")  # their reasons are told
+
+
+def show(sweep: Sweep, console: Console) -> None:
+    """The table of the arms, what it says, and what went wrong."""
+    if not sweep.jobs:
+        console.print(Text(f"{sweep.folder}: no job has started yet"))
+        return
+    shown = list(range(len(sweep.rows)))
+    if len(shown) > MOST:
+        shown = sweep.ranked[:MOST]
+    console.print(_table(sweep, shown))
+    for line in _caption(sweep, len(shown)):
+        console.print(Text(line, "dim"), soft_wrap=True)
+    for text in _troubles(sweep):
+        console.print(text, soft_wrap=True)
+
+
+def _table(sweep: Sweep, shown: list[int]) -> Table:
+    metric = sweep.metric or "metric"
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for key in sweep.keys:
+        table.add_column(_header(key), overflow="ellipsis")  # these make room for numbers
+    columns = ("loss",) if metric == "loss" else ("loss", metric)
+    for name in (*columns, "delta factor"):
+        table.add_column(_header(name), justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for i in shown:
+        arm = sweep.rows[i]
+        numbers = [compact(arm.mean("loss/validation"))]
+        if metric != "loss":
+            numbers.append(_metric(sweep, arm))
+        numbers.append(compact(arm.mean("delta_factor_last")))
+        mark, style = ("★", "bold green") if i == sweep.best else ("", "" if arm.ended else "red")
+        table.add_row(
+            mark, *(short(text, LONGEST) for text in arm.typed), *numbers, _status(arm), style=style
+        )
+    return table
+
+
+def _header(name: str) -> str:
+    """On two lines, group above key."""
+    return name.replace(".", ".\n", 1).replace(" ", "\n", 1)
+
+
+def _metric(sweep: Sweep, arm: Arm) -> str:
+    """Mean ± sample standard deviation; with its name where arms have different ones."""
+    name = sweep.metric or next((job.metrics[0] for job in arm.jobs if job.metrics), "loss")
+    mean, std = arm.mean(f"{name}/validation"), arm.std(f"{name}/validation")
+    shown = compact(mean) if mean is None or std is None else with_spread(mean, std)
+    return shown if sweep.metric else f"{name} {shown}"
+
+
+def _words(sweep: Sweep, job: Job) -> str:
+    """What was asked of one job, for example activation=relu seed=1; its folder where that is not known."""
+    return (
+        " ".join(f"{key}={short(job.asked(key), LONGEST)}" for key in sweep.swept if job.asked(key))
+        or job.name
+    )
+
+
+def _status(arm: Arm) -> str:
+    return arm.status.replace(", ", "\n")
+
+
+def with_spread(mean: float, std: float) -> str:
+    """Two digits of the spread, and as many places of the mean: 0.944 ± 0.011."""
+    places = 1 - math.floor(math.log10(std)) if std else 3
+    if not 0 <= places <= 4 or abs(mean) >= 1000:
+        return f"{compact(mean)} ± {std:.2g}"
+    return f"{mean:.{places}f} ± {std:.{places}f}"
+
+
+def _caption(sweep: Sweep, shown: int) -> Iterator[str]:
+    """What the numbers are."""
+    several = any(len(arm.ended) > 1 for arm in sweep.rows)
+    spread = "; mean ± standard deviation over seeds" if several else ""
+    yield (
+        f"loss and metric on validation{spread}; delta factor: by which delta_rms changes in a hidden layer"
+        " on its way back, last recorded"
+    )
+    if sweep.best is not None:
+        pairs = zip(sweep.keys, sweep.rows[sweep.best].typed, strict=True)
+        words = " ".join(f"{key}={text}" for key, text in pairs if text is not None)
+        yield f"★ best {sweep.metric} on validation: {words}"
+    elif sweep.metric is None and len(sweep.rows) > 1 and any(arm.ended for arm in sweep.rows):
+        yield "arms are judged by different metrics, so none is the best"
+    if more := len(sweep.rows) - shown:
+        yield f"the best {shown} arms; {more} more in {sweep.folder / 'sweep.csv'}"
+
+
+def _troubles(sweep: Sweep) -> Iterator[Text]:
+    """A line for each job that failed or diverged; equal reasons are told once."""
+    for status in NO_GOOD_END:
+        folded: dict[str, list[Job]] = {}
+        lines: list[str] = []
+        for job in sweep.jobs:
+            if job.status == status:
+                folded.setdefault(job.error or "no reason on record", []).append(job)
+        for reason, jobs in folded.items():
+            where = _words(sweep, jobs[0]) if len(jobs) == 1 else f"{len(jobs)} jobs"
+            lines.append(f"{reason} ({where})")
+        yield from (Text.assemble((f"{status:<8}", "bold red"), f"  {line}") for line in lines[:MOST_REASONS])
+        if (more := len(lines) - MOST_REASONS) > 0:
+            yield Text(f"{status:<8}  {more} more reasons in {sweep.folder / 'runs.csv'}")
+    if count := sum(job.status == UNFINISHED for job in sweep.jobs):
+        yield Text(
+            f"{count} {'job has' if count == 1 else 'jobs have'} no summary: still going on, or killed",
+            "yellow",
+        )

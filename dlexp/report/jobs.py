@@ -1,0 +1,209 @@
+"""The jobs of a sweep, as their folders tell: what was asked of each, and what became of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dlexp.errors import UserError
+from dlexp.report.profile import factor, profile
+
+SUMMARY, SWEEP, CONFIG = "summary.json", "sweep.json", ".hydra"
+ENDED = ("finished", "stopped_early")  # the numbers of these count
+UNFINISHED = "unfinished"  # no summary: the run still goes on, or was killed
+SPLITS = ("train", "train_dev", "validation", "test")
+SHORT = 7  # characters: a longer number is rounded where it is shown
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    name: str  # of its folder
+    words: Mapping[str, str]  # key -> value as typed
+    summary: Mapping[str, Any]  # {} if there is none (yet)
+
+    @property
+    def status(self) -> str:
+        return str(self.summary.get("status", UNFINISHED))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it came to its end, so that its numbers can be compared."""
+        return self.status in ENDED
+
+    @property
+    def started(self) -> str:
+        """In the order of time; a job without a time comes last."""
+        return str((self.summary.get("timing") or {}).get("started", "~"))
+
+    @property
+    def seed(self) -> Value:
+        own = self.summary.get("seed")
+        return own if own is not None else value(self.words.get("seed"))
+
+    def asked(self, key: str) -> str | None:
+        """The value of a key as it was typed, or as the configuration has it."""
+        if key in self.words:
+            return self.words[key]
+        found: Any = self.summary.get("choices", {}).get(key)
+        if found is None:
+            found = self.summary.get("config")
+            for part in key.split("."):
+                found = found.get(part) if isinstance(found, Mapping) else None
+        return None if found is None or isinstance(found, Mapping) else str(found)
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Those of its task; the first one is what it is judged by."""
+        named = (self.summary.get("config") or {}).get("metrics")
+        if isinstance(named, list) and named:
+            return [str(name) for name in named]
+        tags = [tag for tag in self.summary.get("metrics", {}) if tag.endswith("/validation")]
+        return [name for name in (tag.partition("/")[0] for tag in tags) if name != "loss"]
+
+    @cached_property
+    def numbers(self) -> dict[str, float | None]:
+        """What is known of it in numbers: steps, loss and metrics of each split, delta factors, seconds."""
+        if not self.summary:
+            return {}
+        layers = self.summary.get("layers") or []
+        return {
+            "steps": self.summary.get("steps"),
+            **self.summary.get("metrics", {}),
+            **{f"delta_factor_{end}": factor(profile(layers, end)) for end in ("first", "last")},
+            "seconds": (self.summary.get("timing") or {}).get("seconds"),
+        }
+
+    @cached_property
+    def error(self) -> str | None:
+        """Why it did not come to its end, in one line."""
+        if spoiled := self.summary.get("diverged"):
+            where = f"{spoiled['layer']}: " if spoiled.get("layer") else ""
+            return f"loss not finite at step {spoiled.get('step')}; {where}{spoiled.get('reason')}"
+        error = self.summary.get("error")
+        return " ".join(str(error).split()) if error else None
+
+
+def is_job(folder: Path) -> bool:
+    return (folder / SUMMARY).is_file() or (folder / CONFIG).is_dir()
+
+
+def read_jobs(folder: Path) -> list[Job]:
+    """Those that lie in the folder of a sweep, in the order in which they started.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    try:
+        found = [path for path in folder.iterdir() if is_job(path)]
+    except OSError as error:
+        raise UserError(f"{folder}: no folder that can be read: {error.strerror}") from error
+    return sorted(map(_read, found), key=lambda job: (job.started, _natural(job.name)))
+
+
+def _read(folder: Path) -> Job:
+    summary = read_json(folder / SUMMARY)
+    words = summary.get("overrides")
+    return Job(folder.name, split_words(overrides(folder) if words is None else words), summary)
+
+
+def overrides(folder: Path) -> list[str]:
+    """The words of a run that has no summary yet."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    try:
+        return [str(word) for word in OmegaConf.load(folder / CONFIG / "overrides.yaml")]
+    except (OSError, OmegaConfBaseException, YAMLError):  # not there, or cut short by a kill
+        return []
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file; {} if it is not there or is not whole."""
+    import orjson
+
+    try:
+        content = orjson.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def split_words(words: Sequence[str]) -> dict[str, str]:
+    """Key -> value of words as they are typed: `model.depth=2`, `+model.hidden=30`, `~clip`."""
+    pairs = (word.lstrip("+~").partition("=") for word in words)
+    return {key: text for key, _, text in pairs}
+
+
+def swept_keys(folder: Path, jobs: Sequence[Job]) -> list[str]:
+    """The keys that vary: as sweep.json says, else those whose words differ among the jobs."""
+    named = read_json(folder / SWEEP).get("swept")
+    if isinstance(named, list):
+        return [str(key).lstrip("+~") for key in named]
+    keys = dict.fromkeys(key for job in jobs for key in job.words)
+    return [key for key in keys if len({job.words.get(key) for job in jobs}) > 1]
+
+
+def typed_order(folder: Path, keys: Sequence[str], jobs: Sequence[Job]) -> dict[str, dict[str | None, int]]:
+    """For each swept key the rank of each of its values: as they were typed, then as jobs started."""
+    words = read_json(folder / SWEEP).get("words")
+    typed = split_words([str(word) for word in words]) if isinstance(words, list) else {}
+    ranks = {}
+    for key in keys:
+        listed = [repr(value(text.strip())) for text in _at_commas(typed.get(key, ""))]
+        values = dict.fromkeys(job.asked(key) for job in jobs)
+        # A job's 0.001 was typed as 1e-3.
+        known = sorted(
+            (x for x in values if repr(value(x)) in listed), key=lambda x: listed.index(repr(value(x)))
+        )
+        ranks[key] = {text: rank for rank, text in enumerate(dict.fromkeys([*known, *values]))}
+    return ranks
+
+
+def _at_commas(text: str) -> list[str]:
+    """The parts of `a,[b,c],d`, or of `choice(a,b)`: cut at commas outside of brackets."""
+    if (inner := re.fullmatch(r"choice\((.*)\)", text)) is not None:
+        text = inner[1]
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def value(text: str | None) -> Value:
+    """What a typed value means: a number, true or false, nothing, or a text."""
+    if text is None or text == "null":
+        return None
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def short(text: str | None, most: int = 18) -> str:
+    """A value in few characters."""
+    if text is None:
+        return "–"
+    if len(text) > SHORT and isinstance(number := value(text), float):
+        return f"{number:.3g}"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """For sorting 2 before 10."""
+    return [(int(part or 0), "") if i % 2 else (0, part) for i, part in enumerate(re.split(r"(\d+)", name))]

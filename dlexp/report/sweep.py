@@ -1,0 +1,211 @@
+"""A sweep's folder as two tables: a row for each run, and a row for each arm.
+
+An arm is one combination of the swept keys but seed; its runs differ in nothing else. Tables come from
+the files alone, so a sweep that still goes on, or was killed, has them as well.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlexp.better import lower_is_better
+from dlexp.errors import UserError
+from dlexp.report.jobs import SPLITS, SWEEP, Job, Value, read_jobs, swept_keys, typed_order, value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEED = "seed"
+START = "delta_factor_first"  # known of every run that made its first step, however it ended
+
+
+class Arm:
+    """Runs of one combination of the swept keys."""
+
+    def __init__(self, typed: Sequence[str | None], jobs: Sequence[Job]) -> None:
+        self.typed, self.jobs = tuple(typed), tuple(jobs)
+
+    @cached_property
+    def values(self) -> list[Value]:
+        """Of the swept keys, without the seed."""
+        return [value(text) for text in self.typed]
+
+    @cached_property
+    def ended(self) -> list[Job]:
+        """Those that came to their end."""
+        return [job for job in self.jobs if job.ended]
+
+    @property
+    def status(self) -> str:
+        """For example "2 finished, 1 diverged"."""
+        counts = Counter(job.status for job in self.jobs)
+        order = sorted(counts, key=lambda status: (-counts[status], status))
+        return ", ".join(f"{counts[status]} {status}" for status in order)
+
+    def all(self, name: str) -> list[float]:
+        """The numbers of that name of the runs that came to their end; at the start, of all."""
+        jobs = self.jobs if name == START else self.ended
+        return [x for x in (job.numbers.get(name) for job in jobs) if x is not None]
+
+    def mean(self, name: str) -> float | None:
+        found = self.all(name)
+        return statistics.fmean(found) if found else None
+
+    def std(self, name: str) -> float | None:
+        """The sample standard deviation; None of a single run."""
+        found = self.all(name)
+        return statistics.stdev(found) if len(found) > 1 else None
+
+
+class Sweep:
+    """What the folder of a sweep holds, as far as it has come. Files are read once, here."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).resolve()
+        self.jobs = read_jobs(self.folder)
+        if not self.jobs and not (self.folder / SWEEP).is_file():
+            raise UserError(
+                f"{folder}: not the folder of a sweep; it has neither {SWEEP} nor folders of runs"
+            )
+        self.swept = swept_keys(self.folder, self.jobs)
+        self.keys = [key for key in self.swept if key != SEED]
+
+    def __repr__(self) -> str:
+        return f"Sweep({str(self.folder)!r}, {len(self.jobs)} runs, {len(self.rows)} arms)"
+
+    @cached_property
+    def ranks(self) -> dict[str, dict[str | None, int]]:
+        """Of the values of each swept key: key -> value as typed -> its place."""
+        return typed_order(self.folder, [*self.keys, SEED], self.jobs)
+
+    @cached_property
+    def rows(self) -> list[Arm]:
+        """The arms, in the order in which values were typed or, where that is not known, jobs started."""
+        grouped: dict[tuple[str | None, ...], list[Job]] = {}
+        for job in self.jobs:
+            grouped.setdefault(tuple(job.asked(key) for key in self.keys), []).append(job)
+
+        def place(typed: tuple[str | None, ...]) -> list[int]:
+            return [self.ranks[key][text] for key, text in zip(self.keys, typed, strict=True)]
+
+        return [Arm(typed, grouped[typed]) for typed in sorted(grouped, key=place)]
+
+    @cached_property
+    def metric(self) -> str | None:
+        """What runs are judged by, the first metric of their task; None if they have different ones."""
+        first = {job.metrics[0] if job.metrics else "loss" for job in self.jobs if job.summary.get("metrics")}
+        return first.pop() if len(first) == 1 else None
+
+    @cached_property
+    def best(self) -> int | None:
+        """The number of the arm with the best metric on validation; of equal ones that with less loss.
+
+        An arm counts if a run of it came to its end. None if there is no such arm, or only one.
+        """
+        ranked = self.ranked
+        found = [
+            i for i in ranked if self.metric and self.rows[i].mean(f"{self.metric}/validation") is not None
+        ]
+        return found[0] if found and len(self.rows) > 1 else None
+
+    @cached_property
+    def ranked(self) -> list[int]:
+        """The numbers of the arms, the best first; arms without numbers come last."""
+        tag = f"{self.metric}/validation"
+
+        def merit(i: int) -> tuple[bool, float, bool, float]:
+            metric, loss = self.rows[i].mean(tag), self.rows[i].mean("loss/validation")
+            sign = 1 if lower_is_better(tag) else -1
+            return metric is None, sign * (metric or 0.0), loss is None, loss or 0.0
+
+        return sorted(range(len(self.rows)), key=merit)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the numbers: steps, then loss and metrics by split, then the rest."""
+        found = dict.fromkeys(name for job in self.jobs for name in job.numbers)
+        tags = [name for name in found if "/" in name]
+        metrics = dict.fromkeys(["loss", *(name for job in self.jobs for name in job.metrics)])
+        order = {name: i for i, name in enumerate(metrics)}
+
+        def place(tag: str) -> tuple[int, int]:
+            name, _, split = tag.partition("/")
+            splits = SPLITS.index(split) if split in SPLITS else len(SPLITS)
+            return splits, order.get(name, len(order))
+
+        return ["steps", *sorted(tags, key=place), START, "delta_factor_last", "seconds"]
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row per run: its folder, the swept keys, seed, status, numbers, and why it did not end well.
+
+        `loss/validation`, `accuracy/test` and so on are as in summary.json; `delta_factor_first` and
+        `delta_factor_last` by which factor `delta_rms` changes in a hidden layer on its way back.
+        """
+        rows = [
+            {
+                "run": job.name,
+                **{key: value(job.asked(key)) for key in self.keys},
+                "seed": job.seed,
+                "status": job.status,
+                **{name: job.numbers.get(name) for name in self.names},
+                "error": job.error,
+            }
+            for arm in self.rows
+            for job in arm.jobs
+        ]
+        return self._table(rows, ["run", *self.keys, "seed", "status", *self.names, "error"], self.names)
+
+    @cached_property
+    def arms(self) -> pd.DataFrame:
+        """A row per arm: the swept keys, mean and sample standard deviation of each number, runs, status.
+
+        Numbers are those of runs that came to their end, but `delta_factor_first` that of all.
+        """
+        parts = [(name, f"{name}_mean", f"{name}_std") for name in self.names]
+        rows = [
+            {
+                **dict(zip(self.keys, arm.values, strict=True)),
+                **{column: arm.mean(name) for name, column, _ in parts},
+                **{column: arm.std(name) for name, _, column in parts},
+                "runs": len(arm.jobs),
+                "status": arm.status,
+            }
+            for arm in self.rows
+        ]
+        numbers = [column for _, *columns in parts for column in columns]
+        return self._table(rows, [*self.keys, *numbers, "runs", "status"], numbers)
+
+    @staticmethod
+    def _table(rows: list[dict[str, Any]], columns: list[str], numbers: Sequence[str]) -> pd.DataFrame:
+        import pandas as pd
+
+        table = pd.DataFrame(rows, columns=pd.Index(columns))
+        return table.astype({name: float for name in numbers if name != "steps" or table[name].isna().any()})
+
+    def write(self) -> list[Path]:
+        """sweep.csv, a row per arm, and runs.csv, a row per run, into the sweep's folder.
+
+        Raises:
+            OSError: they cannot be written there.
+        """
+        paths = [self.folder / "sweep.csv", self.folder / "runs.csv"]
+        for path, table in zip(paths, (self.arms, self.runs), strict=True):
+            write_whole(path, lambda draft, table=table: table.to_csv(draft, index=False))  # type: ignore[misc]
+        return paths
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file so that a reader finds the old one or the new one, never half of one."""
+    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

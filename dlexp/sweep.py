@@ -1,0 +1,387 @@
+"""A sweep: one command, many runs. Hydra's multirun plans and launches them; here is what is around it.
+
+Before: a folder of its own, or that of a sweep which goes on. In every job: a folder named by its words,
+and a summary whatever happens. While it runs: a line for each job that ends, and one for the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
+
+from dlexp.compose import Composer, Request, explain
+from dlexp.errors import UserError
+
+PLAN = "sweep.json"  # what was asked for; its presence makes a folder that of a sweep
+SUMMARY = "summary.json"
+LONGEST_NAME = 150  # of a job's folder; file systems end at 255
+PERIOD = 0.2  # seconds between two looks at the folder
+STUDY = "study.db"  # Optuna's storage in the folder
+
+
+# --- the words of the command ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Command:
+    """The words of a sweep, apart from its options: key -> values, in the order in which they stand."""
+
+    values: dict[str, tuple[str, ...]]
+    swept: tuple[str, ...]
+
+    @property
+    def jobs(self) -> int:
+        """How many runs a grid of them has."""
+        return math.prod(len(values) for values in self.values.values())
+
+
+def parse(words: Sequence[str]) -> Command:
+    """Read words as Hydra does, e.g. ["seed=0,1", "model.depth=2"].
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(words))
+    except OverrideParseException as error:
+        raise UserError(*explain(error)) from error
+    values: dict[str, tuple[str, ...]] = {}
+    swept = []
+    for override in parsed:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = (override.get_value_element_as_str(),)
+            continue
+        swept.append(key)
+        if override.is_discrete_sweep():
+            values[key] = tuple(map(str, override.sweep_string_iterator()))
+        else:
+            values[key] = (str(override.input_line).partition("=")[2],)
+    return Command(values, tuple(swept))
+
+
+def differences(before: Command, now: Command) -> tuple[list[str], bool]:
+    """What two commands differ in, a line each, and whether only values that are swept were added."""
+    lines, only_added = [], True
+    for key in dict.fromkeys((*before.values, *now.values)):
+        if key.startswith("hydra"):  # how jobs are launched does not change them
+            continue
+        old, new = before.values.get(key, ()), now.values.get(key, ())
+        if old != new:
+            lines.append(f"{key}: was {','.join(old) or 'not there'}, is {','.join(new) or 'not there'}")
+            only_added &= bool(old and new) and key in before.swept and key in now.swept
+    return lines, only_added
+
+
+# --- the folder ------------------------------------------------------------------------------------
+
+
+def new_folder(words: Sequence[str], outputs: str) -> Path:
+    """outputs/sweep/date_time, or the one that `words` name; sweeps of the same second get _2, _3, ...
+
+    Raises:
+        UserError: no folder can be made there, or it holds a sweep already.
+    """
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "hydra.sweep.dir" and "${" not in value:
+            return _claim(Path(value.strip("'\"")))
+    base = Path(outputs).expanduser() / "sweep" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        for n in count(1):
+            folder = base if n == 1 else base.with_name(f"{base.name}_{n}")
+            try:
+                folder.mkdir()  # fails if it is there, also if another process made it just now
+                return folder
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise UserError(f"outputs={outputs}: no folder can be made there: {error.strerror}") from error
+    raise AssertionError("unreachable")
+
+
+def _claim(folder: Path) -> Path:
+    """A folder that somebody named."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / PLAN).touch(exist_ok=False)  # fails if another process made it just now
+    except FileExistsError as error:
+        raise UserError(
+            f"hydra.sweep.dir={folder}: holds a sweep already; allowed: another folder, resume={folder}"
+        ) from error
+    except OSError as error:
+        raise UserError(f"hydra.sweep.dir={folder}: cannot be made: {error.strerror}") from error
+    return folder
+
+
+def unmake(folder: Path) -> bool:
+    """Take away the folder of a sweep that came to no job; False, and nothing done, if it did."""
+    ours = {PLAN, "multirun.yaml", STUDY}
+    if any(path.name not in ours for path in folder.iterdir()):
+        return False
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    return True
+
+
+def quoted(text: str) -> str:
+    """As a value on a command line for Hydra, whatever characters it has."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def refuse_other(resume: str, before: Sequence[str], now: Sequence[str], *, extend: bool = False) -> None:
+    """Make sure that a command goes on with what an earlier one began.
+
+    Raises:
+        UserError: it differs, more than by values added to keys that are swept with `extend`.
+    """
+    lines, only_added = differences(parse(before), parse(now))
+    if lines and not (extend and only_added):
+        hint = "; resume.extend=true adds jobs" if only_added else "; allowed: the same words, or none"
+        raise UserError(*(f"resume={resume}: {line}{hint}" for line in lines))
+
+
+def plan_of(folder: Path) -> dict[str, Any]:
+    """What the sweep in `folder` was asked for.
+
+    Raises:
+        UserError: there is no sweep.
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"resume={folder}: holds no sweep ({PLAN}); allowed: a sweep's folder") from error
+    return found
+
+
+def latest(outputs: str, pattern: str, marker: str) -> Path:
+    """The folder of that kind that was begun last.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [path for path in Path(outputs).expanduser().glob(pattern) if (path / marker).exists()]
+    if not found:
+        raise UserError(f"resume=latest: nothing in {outputs} to go on with; allowed: resume=PATH")
+    return max(found, key=lambda path: (path / marker).stat().st_mtime_ns)
+
+
+# --- in every job ----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=8)
+def _swept(folder: Path) -> tuple[str, ...]:
+    return tuple(plan_of(folder)["swept"])
+
+
+def placed(request: Request, folder: Path, number: int) -> Request:
+    """The request with the run folder of its job: a name that TensorBoard's list of runs can show."""
+    swept = _swept(folder)
+    words = [word for word in request.overrides if word.partition("=")[0].lstrip("+~") in swept]
+    return replace(request, folder=folder / (folder_name(words) or str(number)), swept=swept)
+
+
+def folder_name(words: Sequence[str]) -> str:
+    """Words as the name of a folder, e.g. activation=relu,seed=0."""
+    name = ",".join(words)
+    safe = re.sub(r"[^\w=.,+@-]", "_", name)
+    if safe == name and len(name) <= LONGEST_NAME:
+        return name
+    return f"{safe[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def job(request: Request) -> float | None:
+    """Run a job of a sweep, or what is left of it, and leave a summary whatever happens.
+
+    Returns:
+        The objective, for a sweeper that searches; None of a job that failed.
+    """
+    from dlexp import runner
+    from dlexp.record import folder as folders
+
+    assert request.folder is not None
+    try:
+        summary = runner.run(request, quiet=True, resume=True).summary
+    except Exception as error:  # the next job must not suffer from it
+        lines = error.lines if isinstance(error, UserError) else [f"{type(error).__name__}: {error}"]
+        reason = " ".join("; ".join(lines).split())
+        try:
+            if _status(request.folder) != "failed":
+                request.folder.mkdir(parents=True, exist_ok=True)
+                folders.write_json(request.folder / SUMMARY, _failed(request, reason))
+        except OSError:  # nowhere to write it
+            print(f"dlexp: {request.folder.name}: {reason}", file=sys.stderr, flush=True)
+        return None
+    return _objective(summary, request)
+
+
+def _failed(request: Request, reason: str) -> dict[str, Any]:
+    return {
+        "status": "failed",
+        "error": reason,
+        "steps": 0,
+        "seed": request.config.seed,
+        "overrides": request.overrides,
+        "choices": request.choices,
+        "metrics": {},
+        "layers": [],
+        "timing": {"started": datetime.now().astimezone().isoformat(timespec="seconds")},
+    }
+
+
+def _objective(summary: dict[str, Any], request: Request) -> float:
+    """What a search makes as small, or as large, as it can; of a run that diverged the worst there is."""
+    name, direction = request.config.objective, request.hydra.sweeper.get("direction")
+    worst = -math.inf if str(direction).endswith("maximize") else math.inf
+    found = summary["metrics"].get(name)
+    if summary["status"] != "diverged" and name not in summary["metrics"]:
+        known = ", ".join(sorted(summary["metrics"]))
+        raise UserError(f"objective={name}: no such number; allowed: {known}")
+    return worst if found is None or summary["status"] == "diverged" else float(found)
+
+
+def _status(folder: Path) -> str | None:
+    try:
+        status: str = json.loads((folder / SUMMARY).read_bytes())["status"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return status
+
+
+# --- around all of them ----------------------------------------------------------------------------
+
+
+class Sweep:
+    """The sweep that this process started; Hydra tells it when the jobs are about to begin."""
+
+    def __init__(self, folder: Path, typed: Sequence[str], words: Sequence[str], *, resumed: bool) -> None:
+        """A sweep in `folder`, asked for by options as `typed`, "-m" say, and `words`."""
+        self.folder, self.typed, self.words, self.resumed = folder, list(typed), list(words), resumed
+        self.begun = False
+        self.error: Exception | None = None
+
+    def begin(self, config: DictConfig) -> None:
+        """Hydra has composed the sweep's config and has started nothing yet."""
+        searches = "sampler" in config.hydra.sweeper
+        params = config.hydra.sweeper.get("params") or {}
+        command = parse([*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task])
+        jobs = command.jobs
+        if searches:
+            jobs = config.hydra.sweeper.n_trials
+            _prepare_study(config, self.folder, resumed=self.resumed)
+        kind = " ".join(f"{key}={','.join(command.values[key])}" for key in command.swept)
+        print(f"sweep       {jobs} jobs: {kind}\nfolder      {self.folder}", flush=True)
+        plan = {
+            "typed": self.typed,
+            "words": self.words,
+            "swept": command.swept,
+            "jobs": jobs,
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        _write_plan(self.folder, plan)
+        loader = GlobalHydra.instance().config_loader()
+        loader.load_sweep_config = Composer(loader)  # type: ignore[method-assign]
+        self.begun = True
+
+
+_current: Sweep | None = None  # of this process, which runs one command
+
+
+def running() -> Sweep | None:
+    """The sweep whose jobs this process launches; None in a process that was launched."""
+    return _current
+
+
+@contextmanager
+def current(sweep: Sweep) -> Iterator[None]:
+    """The sweep that `Begin` is to tell."""
+    global _current
+    _current = sweep
+    try:
+        yield
+    finally:
+        _current = None
+
+
+class Begin:
+    """Hydra's callback: named in config.yaml, called before the first job of a sweep."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        if _current is None:
+            return
+        try:
+            _current.begin(config)
+        except Exception as error:  # Hydra would make a warning of it and go on
+            _current.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("on_"):
+            return lambda **_: None
+        raise AttributeError(name)
+
+
+def _write_plan(folder: Path, plan: dict[str, Any]) -> None:
+    draft = folder / f".{PLAN}"
+    draft.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+    draft.replace(folder / PLAN)
+    _swept.cache_clear()
+
+
+def _prepare_study(config: DictConfig, folder: Path, *, resumed: bool) -> None:
+    """A study that can be taken up again, seeded; what an earlier process left undone is asked for first."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sweeper = config.hydra.sweeper
+    storage = sweeper.storage or f"sqlite:///{(folder / STUDY).resolve()}"
+    name = sweeper.study_name or "dlexp"
+    done = _take_up(name, storage) if resumed else 0
+    settings: dict[str, Any] = {
+        "storage": storage,
+        "study_name": name,
+        "n_trials": max(0, sweeper.n_trials - done),
+        "max_failure_rate": 1.0,  # a failed job is a finding
+    }
+    if "seed" in sweeper.sampler and sweeper.sampler.seed is None:
+        # Started anew with the same seed a sampler would suggest the same points again.
+        settings["sampler.seed"] = int(config.seed) + done
+    with flag_override(config.hydra, "readonly", False), open_dict(config.hydra):
+        for key, value in settings.items():
+            OmegaConf.update(config.hydra, f"sweeper.{key}", value)
+            # Each job is composed anew, and has to come to the same sweeper.
+            text = quoted(value) if isinstance(value, str) else value
+            config.hydra.overrides.hydra.append(f"hydra.sweeper.{key}={text}")
+
+
+def _take_up(name: str, storage: str) -> int:
+    """Give trials that were under way back to the study; returns how many are done."""
+    import optuna
+    from optuna.trial import TrialState
+
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:  # killed before it was made
+        return 0
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.enqueue_trial(trial.params)
+        study.tell(trial.number, state=TrialState.FAIL)
+    return len(study.get_trials(states=(TrialState.COMPLETE,)))

@@ -1,0 +1,238 @@
+"""Pictures of sweeps: what is drawn, number by number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from sweeps import declare, failed, job, layers, scores, unfinished
+
+from dlexp.report.figures import MOST_LABELS, MOST_LINES, Values, apart, draw, draw_run, picture, thinned
+from dlexp.report.sweep import Sweep
+
+PROFILES = {"sigmoid": (1e-6, 1e-4, 1e-2), "relu": (1e-2, 1e-2, 1e-2)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """activation x depth x seed; the deeper networks have a layer more."""
+    declare(tmp_path, ["activation=sigmoid,relu", "model.depth=2,3"], ["activation", "model.depth", "seed"])
+    for activation, deltas in PROFILES.items():
+        for depth in (2, 3):
+            for seed in (0, 1):
+                own = [x * 4**seed for x in deltas] + [1.0] * (depth - 2)
+                words = [f"activation={activation}", f"model.depth={depth}", f"seed={seed}"]
+                job(tmp_path, words, metrics=scores(depth / 10 + seed / 100), layers=layers(*own))
+    return tmp_path
+
+
+def panels(sweep: Path, key: str) -> list[Any]:
+    """Metric and profile beside each other, or all metrics and then all profiles."""
+    return picture(Sweep(sweep), key).axes
+
+
+def dots(axes: Any) -> list[tuple[float, float]]:
+    """Where they are; what has segments is a bar."""
+    groups = [drawn for drawn in axes.collections if not hasattr(drawn, "get_segments")]
+    return [(float(x), float(y)) for group in groups for x, y in group.get_offsets()]
+
+
+def texts(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def colours(axes: Any) -> dict[str, Any]:
+    """Label -> colour of what stands beside lines."""
+    return {text.get_text(): matplotlib.colors.to_hex(text.get_color()) for text in axes.texts}
+
+
+def test_a_picture_for_each_swept_key(folder: Path) -> None:
+    """But the seed; whole PNG files of a size for a slide."""
+    paths = draw(Sweep(folder))
+    assert [path.name for path in paths] == ["by_activation.png", "by_model.depth.png"]
+    for path in paths:
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size > 20_000
+    assert not list(folder.glob(".*"))
+
+
+def test_only_seeds_are_a_picture_as_well(tmp_path: Path) -> None:
+    """How much chance does."""
+    for seed in range(3):
+        job(tmp_path, [f"seed={seed}"])
+    assert [path.name for path in draw(Sweep(tmp_path))] == ["by_seed.png"]
+
+
+def test_other_keys_stand_side_by_side(folder: Path) -> None:
+    """A column for each value, named; dots are runs, bars their means."""
+    left, right, *_ = panels(folder, "activation")
+    assert [left.get_title(), right.get_title()] == ["model.depth=2", "model.depth=3"]
+    assert [y for _, y in dots(left)] == pytest.approx([0.2, 0.21] * 2)
+    assert [round(x) for x, _ in dots(left)] == [0, 0, 1, 1]
+    bars = [collection for collection in left.collections if hasattr(collection, "get_segments")]
+    assert [segment[0][1] for bar in bars for segment in bar.get_segments()] == pytest.approx([0.205] * 2)
+    assert left.get_ylabel() == "accuracy on validation (higher is better)"
+    assert left.get_ylim() == right.get_ylim()
+
+
+def test_profiles_are_geometric_means(folder: Path) -> None:
+    """A line for each value over the layers, on a log scale, as numpy says."""
+    *_, shallow, deep = panels(folder, "activation")
+    for axes, more in ((shallow, []), (deep, [1.0])):
+        assert axes.get_yscale() == "log"
+        for line, deltas in zip(axes.lines, PROFILES.values(), strict=True):
+            runs = np.log([[x * 4**seed for x in deltas] + more for seed in (0, 1)])
+            np.testing.assert_allclose(line.get_ydata(), np.exp(runs.mean(0)))
+            assert list(line.get_xdata()) == list(range(1, 4 + len(more)))
+
+
+def test_profiles_of_different_length(folder: Path) -> None:
+    """Depth swept: each line ends at its last layer."""
+    *_, sigmoid, _ = panels(folder, "model.depth")
+    assert [len(line.get_xdata()) for line in sigmoid.lines] == [3, 4]
+    assert {"2", "3"} <= set(texts(sigmoid))
+
+
+def test_a_value_has_one_colour(folder: Path) -> None:
+    """In all panels, and as a heading of others."""
+    *above, shallow, deep = panels(folder, "activation")
+    assert colours(shallow) == colours(deep) == {"sigmoid": "#0072b2", "relu": "#d55e00"}
+    for axes in above:
+        drawn = [matplotlib.colors.to_hex(rgba) for rgba in axes.collections[0].get_facecolor()[::2]]
+        assert drawn == list(colours(deep).values())
+    headings = panels(folder, "model.depth")[:2]
+    assert {axes.get_title(): axes.title.get_color().lower() for axes in headings} == {
+        "activation=sigmoid": "#0072b2",
+        "activation=relu": "#d55e00",
+    }
+
+
+def test_what_was_asked_stands_above(folder: Path) -> None:
+    """And below, what all runs have in common."""
+    figure = picture(Sweep(folder), "model.depth")
+    assert "What does model.depth do to accuracy" in figure.get_suptitle()
+    (note,) = figure.texts[1:] if figure.texts[0].get_text() == figure.get_suptitle() else figure.texts
+    assert note.get_text().startswith("model=mlp data=digits · dot: a run")
+
+
+def test_a_learning_rate_has_a_log_axis(tmp_path: Path) -> None:
+    """Its ticks are the values, its mean a line; runs without a number are crosses at the foot."""
+    for lr, status in (("0.001", "finished"), ("0.1", "finished"), ("10", "diverged")):
+        for seed in range(3):
+            failing = "finished" if lr == "0.1" and seed else status
+            job(tmp_path, [f"optimizer.lr={lr}", f"seed={seed}"], failing, metrics=scores(float(lr)))
+    failed(tmp_path, ["optimizer.lr=10", "seed=3"], "RuntimeError: no")
+    metric, profile = panels(tmp_path, "optimizer.lr")
+    assert metric.get_xscale() == "log" and metric.get_xlabel() == "optimizer.lr, log scale"
+    assert [tick.get_text() for tick in metric.get_xticklabels()] == ["0.001", "0.1", "10"]
+    assert list(metric.lines[0].get_xydata().ravel()) == pytest.approx([0.001, 0.001, 0.1, 0.1])
+    assert texts(metric) == ["3 diverged", "1 failed"]
+    assert [list(line.get_xdata()) for line in metric.lines if line.get_marker() == "x"] == [[10, 10]]
+    assert min(metric.get_yticks()) >= -0.03  # there is no accuracy of less than nothing
+    assert set(texts(profile)) == {"0.001", "0.1", "10 at step 0"}
+    assert [line.get_linestyle() for line in profile.lines] == ["-", "-", "--"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "log", "even"),
+    [
+        (["0.1", "0.001"], True, False),
+        (["2", "20", "10"], False, False),
+        (["0", "0.001", "0.1"], False, True),
+        (["0", "0.5"], False, False),
+        (["relu", "tanh"], False, True),
+        (["true", "false"], False, True),
+        (["1", "null"], False, True),
+    ],
+)
+def test_axes_fit_their_values(typed: list[str], log: bool, even: bool) -> None:
+    """Decades are logarithmic; words, and decades with a zero, stand at even distances."""
+    values = Values("key", typed)
+    assert (values.log, values.even) == (log, even)
+    if values.numeric:
+        assert [float(text) for text in values.typed] == sorted(map(float, typed))
+    else:
+        assert values.typed == typed
+
+
+def test_zeros_are_marked(tmp_path: Path) -> None:
+    """A log scale has no place for them: triangles at the foot, and the label there."""
+    for lr in (1, 2):
+        job(tmp_path, [f"optimizer.lr={lr}"], layers=layers(0.0, None, 1e-3 * lr, 1.0))
+    _, profile = panels(tmp_path, "optimizer.lr")
+    feet = [line for line in profile.lines if line.get_marker() == "v"]
+    assert [list(line.get_xdata()) for line in feet] == [[1], [1]] and set(texts(profile)) == {"1", "2"}
+    assert np.isnan(profile.lines[0].get_ydata()[:2]).all()
+
+
+def test_much_is_folded(tmp_path: Path) -> None:
+    """What has too many values for panels of its own is in one, and the picture says so."""
+    for n in range(20):
+        for model in ("mlp", "cnn"):
+            job(tmp_path, [f"optimizer.lr={0.1 + n}", f"model={model}"], metrics=scores(n / 10))
+    figure = picture(Sweep(tmp_path), "model")
+    metric, profile = figure.axes
+    assert len(dots(metric)) == 40 and len(profile.lines) == 2
+    assert any("over all values of optimizer.lr" in text.get_text() for text in figure.texts)
+    figure = picture(Sweep(tmp_path), "optimizer.lr")
+    *_, deltas = figure.axes
+    assert len(deltas.lines) == MOST_LINES and len(deltas.texts) == MOST_LABELS
+    assert any(f"delta_rms of {MOST_LINES} of 20 values" in text.get_text() for text in figure.texts)
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    """Jobs without numbers are a picture that says so; no jobs are none."""
+    declare(tmp_path, [], ["model.depth"])
+    assert draw(Sweep(tmp_path)) == []
+    unfinished(tmp_path, ["model.depth=2"])
+    failed(tmp_path, ["model.depth=3"], "UserError: no")
+    assert len(draw(Sweep(tmp_path))) == 1
+    figure = picture(Sweep(tmp_path), "model.depth")
+    assert "no delta_rms on record" in texts(figure.axes[1])
+    assert "1 of 2 runs not finished yet" in figure.texts[-1].get_text()
+
+
+def test_names_of_files_are_safe(tmp_path: Path) -> None:
+    """Whatever a key is called."""
+    declare(tmp_path, [], ["model/inner@x"])
+    job(tmp_path, ["seed=0"])
+    assert [path.name for path in draw(Sweep(tmp_path))] == ["by_model_inner_x.png"]
+
+
+def test_settings_of_matplotlib_stay(folder: Path) -> None:
+    """In a notebook the next plot looks as before."""
+    before = dict(matplotlib.rcParams)
+    draw(Sweep(folder))
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_picture_of_a_run(folder: Path) -> None:
+    """Its learning curve and profile; a curve may have gaps."""
+    run = next(path for path in sorted(folder.iterdir()) if path.is_dir())
+    summary = json.loads((run / "summary.json").read_text())
+    curves = {"accuracy/train": [(0, 0.1), (5, None), (9, 0.5)], "accuracy/validation": [(9, 0.4)]}
+    path = draw_run(run, summary, curves)
+    assert path.name == "layers.png" and path.stat().st_size > 20_000
+    assert draw_run(run, summary | {"layers": []}, {}) == path
+
+
+@pytest.mark.parametrize(
+    ("heights", "expected"),
+    [
+        ([], []),
+        ([0.2, 0.8], [0.2, 0.8]),
+        ([0.5, 0.5, 0.52], [0.5, 0.6, 0.7]),
+        ([0.9, 1.0], [0.85, 0.95]),
+    ],
+)
+def test_labels_do_not_overlap(heights: list[float], expected: list[float]) -> None:
+    """They keep their order and a distance, and stay inside."""
+    assert apart(heights, 0.1) == pytest.approx(expected)
+
+
+def test_thinned_keeps_the_ends() -> None:
+    """And what is few stays."""
+    assert thinned(range(10), 4) == [0, 3, 6, 9] and thinned("abc", 4) == ["a", "b", "c"]

@@ -1,0 +1,377 @@
+"""Sweeps as a person runs them: from a shell, in an empty folder, with kills, failures and launchers."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from dlexp import sweep
+from dlexp.compose import CONFIGS, VERSION_BASE, Composer
+from dlexp.errors import UserError
+from dlexp.sweep import differences, folder_name, parse, quoted
+
+SMALL = ["train.max_steps=30", "record.tensorboard=false", "model.depth=1", "model.width=8"]
+WITH_WEIGHTS = ["train.keep_weights=true", "train.checkpoint_every=20", "train.epochs=40", "model.width=16"]
+
+
+def dlexp(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dlexp", *words], cwd=cwd, capture_output=True, text=True, timeout=240
+    )
+
+
+def only_sweep(cwd: Path) -> Path:
+    (folder,) = (cwd / "outputs" / "sweep").iterdir()
+    return folder
+
+
+def summaries(folder: Path) -> dict[str, Any]:
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/summary.json"))}
+
+
+# --- words -----------------------------------------------------------------------------------------
+
+
+def test_words_are_read_as_hydra_reads_them() -> None:
+    command = parse(["seed=range(3)", "model.depth=2,10", "activation=relu", "name='a,b'", "+x=choice(1,2)"])
+    assert command.values["seed"] == ("0", "1", "2")
+    assert command.values["model.depth"] == ("2", "10")
+    assert command.values["activation"] == ("relu",)
+    assert command.swept == ("seed", "model.depth", "+x")
+    assert command.jobs == 3 * 2 * 2
+
+
+def test_an_interval_is_one_value_of_a_search() -> None:
+    command = parse(["optimizer.lr=tag(log, interval(1e-4, 10))"])
+    assert command.values == {"optimizer.lr": ("tag(log, interval(1e-4, 10))",)}
+    assert command.swept == ("optimizer.lr",)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "lines", "only_added"),
+    [
+        (["a=1,2", "b=3"], ["b=3", "a=1,2"], [], True),
+        (["a=1,2", "b=3"], ["a=1,2,4", "b=3"], ["a: was 1,2, is 1,2,4"], True),
+        (["a=1,2", "b=3"], ["a=1,2", "b=4"], ["b: was 3, is 4"], False),
+        (["a=1,2"], ["a=1,2", "c=5"], ["c: was not there, is 5"], False),
+        (["a=1,2", "hydra/launcher=basic"], ["a=1,2", "hydra/launcher=joblib"], [], True),
+    ],
+)
+def test_what_two_commands_differ_in(
+    before: list[str], now: list[str], lines: list[str], only_added: bool
+) -> None:
+    assert differences(parse(before), parse(now)) == (lines, only_added)
+
+
+def test_the_name_of_a_job_can_be_a_folder() -> None:
+    assert folder_name(["activation=relu", "optimizer.lr=1e-3"]) == "activation=relu,optimizer.lr=1e-3"
+    path = folder_name(["data.path=/home/me/a b.csv"])
+    assert "/" not in path and " " not in path and path.startswith("data.path=_home_me_a_b.csv_")
+    assert path != folder_name(["data.path=/home/me/a_b.csv"])
+    long = folder_name([f"model.x{i}=12345" for i in range(40)])
+    assert len(long) < 200 and long != folder_name([f"model.x{i}=12345" for i in range(41)])
+
+
+@pytest.mark.parametrize("text", ["plain", "with space", "a=b,c", "it's", "back\\slash", "br[ack]et{s}"])
+def test_a_quoted_value_comes_back(text: str) -> None:
+    assert parse([f"key={quoted(text)}"]).values["key"][0].strip("'\"") in (text, quoted(text).strip("'"))
+    assert parse([f"key={quoted(text)}"]).swept == ()
+
+
+def test_sweeps_of_the_same_second_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Now(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime(2026, 11, 21, 10, 15, tzinfo=tz)
+
+    monkeypatch.setattr(sweep, "datetime", Now)
+    names = [sweep.new_folder([], str(tmp_path)).name for _ in range(3)]
+    assert names == ["2026-11-21_10-15-00", "2026-11-21_10-15-00_2", "2026-11-21_10-15-00_3"]
+
+
+def test_a_named_folder_holds_one_sweep(tmp_path: Path) -> None:
+    words = [f"hydra.sweep.dir={tmp_path}/mine"]
+    assert sweep.new_folder(words, "outputs") == tmp_path / "mine"
+    with pytest.raises(UserError, match=r"mine: holds a sweep already; allowed: another folder, resume="):
+        sweep.new_folder(words, "outputs")
+
+
+# --- composing -------------------------------------------------------------------------------------
+
+
+def test_a_composed_job_is_what_hydra_makes_of_its_words() -> None:
+    jobs = [
+        ["activation=relu", "model.depth=2", "seed=0"],
+        ["activation=relu", "model.depth=7", "seed=1"],
+        ["activation=tanh", "model.depth=7", "seed=1"],
+        ["activation=tanh", "model.depth=3", "seed=4"],
+        ["+model.new=1", "optimizer.lr=1e-3", "name='a,b'", "metrics=[accuracy]"],
+        ["+model.new=2", "optimizer.lr=1e-5", "name='x y'", "metrics=[accuracy,f1]"],
+        ["~scheduler", "optimizer=adam", "optimizer.betas=[0.8,0.9]", "train.max_steps=null"],
+        ["~scheduler", "optimizer=adam", "optimizer.betas=[0.7,0.9]", "train.max_steps=5"],
+    ]
+    with initialize_config_dir(str(CONFIGS.resolve()), job_name="dlexp", **VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", ["hydra.job.name=x", "seed=0,1"], RunMode.MULTIRUN)
+        composer = Composer(loader)
+        for job in jobs:
+            expected = OmegaConf.to_container(loader.load_sweep_config(master, job))
+            assert OmegaConf.to_container(composer(master, job)) == expected, job
+        assert len(composer._known) == 6  # two of the jobs differ from another in plain values only
+
+
+# --- from a shell ----------------------------------------------------------------------------------
+
+
+def test_failures_and_divergence_stop_nobody(tmp_path: Path) -> None:
+    """A model that cannot take the data, one whose loss explodes, one that raises, and one that is fine."""
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n"
+        "class Breaks(nn.Module):\n"
+        "    def __init__(self, outputs):\n"
+        "        super().__init__()\n"
+        "        self.inner, self.calls = nn.Linear(64, outputs), 0\n"
+        "    def forward(self, x):\n"
+        "        self.calls += 1\n"
+        "        if self.calls > 9: raise MemoryError('no room left')\n"
+        "        return self.inner(x.flatten(1))\n"
+    )
+    words = ["-m", "optimizer.lr=0.1,1e30", "model=mlp,rnn", "train.max_steps=30", "record.tensorboard=false"]
+    done = dlexp(*words, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    folder = only_sweep(tmp_path)
+    statuses = {name: summary["status"] for name, summary in summaries(folder).items()}
+    assert sorted(statuses.values()) == ["diverged", "failed", "failed", "finished"]
+    assert "model=rnn: takes sequences" in done.stdout.replace("\n", " ")
+    arms = pd.read_csv(folder / "sweep.csv")
+    assert len(arms) == 4 and len(pd.read_csv(folder / "runs.csv")) == 4
+    assert sorted(arms["status"]) == ["1 diverged", "1 failed", "1 failed", "1 finished"]
+    assert (folder / "by_model.png").is_file() and (folder / "by_optimizer.lr.png").is_file()
+
+    raised = dlexp(
+        *("-m", "seed=0,1", "model=custom", "model._target_=own.Breaks", "train.max_steps=30"),
+        *("hydra.sweep.dir=raised", "record.tensorboard=false"),
+        cwd=tmp_path,
+    )
+    assert raised.returncode == 1
+    found = summaries(tmp_path / "raised")
+    assert [summary["error"] for summary in found.values()] == ["MemoryError: no room left"] * 2
+
+
+def test_only_diverged_is_no_failure(tmp_path: Path) -> None:
+    done = dlexp("-m", "optimizer.lr=0.1,1e30", *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 diverged" in done.stdout
+
+
+def test_a_wrong_word_leaves_nothing(tmp_path: Path) -> None:
+    done = dlexp("-m", "activation=relu,nope", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("dlexp: activation=nope: no such choice; allowed: abs, ")
+    assert not list((tmp_path / "outputs" / "sweep").iterdir())
+    alone = dlexp("sweep=grid", cwd=tmp_path)
+    assert (alone.returncode, alone.stderr) == (2, "dlexp: sweep=grid: many runs; add -m\n")
+
+
+def test_a_job_that_has_no_place_to_write_to(tmp_path: Path) -> None:
+    """A file stands where one job's folder should be: the other job runs, and the reason is told."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "seed=0").write_text("in the way")
+    done = dlexp("-m", "seed=0,1", "hydra.sweep.dir=mine", *SMALL, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "seed=0: " in done.stderr and "Traceback" not in done.stderr
+    assert [s["status"] for s in summaries(tmp_path / "mine").values()] == ["finished"]
+    assert (tmp_path / "mine" / "seed=0").read_text() == "in the way"
+
+
+def test_runs_have_names_and_hparams_of_what_is_swept(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    done = dlexp("-m", "activation=relu,tanh", "optimizer.lr=0.1", "train.max_steps=10", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = only_sweep(tmp_path)
+    files = sorted(path.parent.relative_to(folder) for path in folder.rglob("events.out.tfevents.*"))
+    assert [str(path) for path in files] == ["activation=relu", "activation=tanh"]
+    events = EventAccumulator(str(folder / "activation=tanh")).Reload()
+    data = plugin_data_pb2.HParamsPluginData.FromString(
+        events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    )
+    assert {k: v.string_value for k, v in data.session_start_info.hparams.items()} == {"activation": "tanh"}
+
+
+def kill_and_resume(words: list[str], cwd: Path, seed: int) -> int:
+    """Start a sweep, kill it at random moments and go on until it ends; returns how often it was killed."""
+    dice, kills, command = random.Random(seed), 0, ["-m", *words]
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dlexp", *command],
+            cwd=cwd,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            wait = dice.uniform(2.2, 4.0) if kills < 3 else 200
+            _, errors = process.communicate(timeout=wait)
+            assert process.returncode == 0, errors
+            return kills
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            if list((cwd / "outputs" / "sweep").glob("*/sweep.json")):
+                command = ["-m", "resume=latest"]
+
+
+def test_a_sweep_that_is_killed_and_resumed_equals_one_that_was_not(tmp_path: Path) -> None:
+    words = ["activation=relu,tanh", "seed=0,1", "dropout=standard", "optimizer=momentum", *WITH_WEIGHTS]
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    assert dlexp("-m", *words, cwd=tmp_path / "whole").returncode == 0
+    assert kill_and_resume(words, tmp_path / "killed", seed=0) >= 2
+    whole, killed = only_sweep(tmp_path / "whole"), only_sweep(tmp_path / "killed")
+    assert sorted(summaries(whole)) == sorted(summaries(killed)) and len(summaries(whole)) == 4
+    for name, summary in summaries(whole).items():
+        again = summaries(killed)[name]
+        assert (again["status"], again["metrics"]) == ("finished", summary["metrics"])
+        assert again["layers"] == summary["layers"]
+        for file in ("records.jsonl", "metrics.jsonl"):
+            assert (killed / name / file).read_bytes() == (whole / name / file).read_bytes(), file
+        one, other = (torch.load(f / name / "weights.pt", weights_only=True) for f in (whole, killed))
+        assert all(torch.equal(one[key], other[key]) for key in one) and one.keys() == other.keys()
+    read = [pd.read_csv(f / "sweep.csv").filter(regex="accuracy|loss|delta") for f in (whole, killed)]
+    pd.testing.assert_frame_equal(*read)
+
+
+def test_a_resumed_sweep_is_the_same_sweep(tmp_path: Path) -> None:
+    """Other words are refused; more values of a swept key are added when that is asked for."""
+    words = ["activation=relu,tanh", *SMALL]
+    assert dlexp("-m", *words, cwd=tmp_path).returncode == 0
+    folder = only_sweep(tmp_path)
+    before = {name: (folder / name / "summary.json").stat().st_mtime_ns for name in summaries(folder)}
+
+    other = dlexp("-m", *words, "seed=3", "resume=latest", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "seed: was not there, is 3; allowed: the same words, or none" in other.stderr
+
+    more = ["activation=relu,tanh,elu", *SMALL]
+    refused = dlexp("-m", *more, f"resume={folder}", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "activation: was relu,tanh, is relu,tanh,elu; resume.extend=true adds jobs" in refused.stderr
+
+    extended = dlexp("-m", *more, f"resume={folder}", "resume.extend=true", cwd=tmp_path)
+    assert extended.returncode == 0, extended.stderr
+    assert sorted(summaries(folder)) == ["activation=elu", "activation=relu", "activation=tanh"]
+    assert {name: (folder / name / "summary.json").stat().st_mtime_ns for name in before} == before
+
+    nothing = dlexp("-m", "resume=latest", cwd=tmp_path / "outputs")
+    assert nothing.returncode == 2 and "nothing in outputs to go on with" in nothing.stderr
+
+
+def test_ctrl_c_ends_a_sweep_that_can_go_on(tmp_path: Path) -> None:
+    words = ["-m", "seed=0,1", *SMALL, "train.max_steps=5000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dlexp", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("outputs/sweep/*/seed=0/records.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on       dlexp -m resume=" in printed
+    assert [s["status"] for s in summaries(only_sweep(tmp_path)).values()] == ["interrupted"]
+    rest = dlexp("-m", "resume=latest", cwd=tmp_path)
+    assert rest.returncode == 0, rest.stderr
+    assert [s["status"] for s in summaries(only_sweep(tmp_path)).values()] == ["finished"] * 2
+
+
+# --- launchers and searches --------------------------------------------------------------------------
+
+PLUGINS = {
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "ray": "hydra_plugins.hydra_ray_launcher",
+}
+
+
+LAUNCHED = ["-m", "model=mlp,rnn", "train.max_steps=20", "record.tensorboard=false"]
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What jobs leave that Hydra's own launcher runs; a plain rnn takes no pictures."""
+    cwd = tmp_path_factory.mktemp("basic")
+    assert dlexp(*LAUNCHED, cwd=cwd).returncode == 1
+    return summaries(only_sweep(cwd))
+
+
+@pytest.mark.parametrize("launcher", PLUGINS)
+def test_a_launcher_gives_what_the_basic_one_gives(
+    launcher: str, launched: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip(PLUGINS[launcher], reason="dlexp[sweep,ray,slurm] is not installed")
+    done = dlexp(*LAUNCHED, f"hydra/launcher={launcher}", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    found = summaries(only_sweep(tmp_path))
+    assert {k: s["status"] for k, s in found.items()} == {"model=mlp": "finished", "model=rnn": "failed"}
+    for name, summary in found.items():
+        assert summary["metrics"] == launched[name]["metrics"]
+
+
+def test_a_search_is_resumed_without_repeating_trials(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna", reason="dlexp[sweep] is not installed")
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    space = ["optimizer.lr=tag(log, interval(1e-4, 1))", "hydra/sweeper=optuna", *SMALL]
+    first = dlexp("-m", *space, "hydra.sweeper.n_trials=3", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    folder = only_sweep(tmp_path)
+    study = optuna.load_study(study_name="dlexp", storage=f"sqlite:///{folder}/study.db")
+    assert len(study.trials) == 3
+    study.ask({"optimizer.lr": optuna.distributions.FloatDistribution(1e-4, 1, log=True)})  # left undone
+    more = dlexp("-m", *space, "hydra.sweeper.n_trials=6", "resume=latest", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
+    study = optuna.load_study(study_name="dlexp", storage=f"sqlite:///{folder}/study.db")
+    done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    assert len(done) == 6 == len({trial.params["optimizer.lr"] for trial in done})
+    undone = next(trial for trial in study.trials if trial.state.name == "FAIL")
+    assert undone.params["optimizer.lr"] in [trial.params["optimizer.lr"] for trial in done]
+    losses = {s["metrics"]["loss/validation"] for s in summaries(folder).values()}
+    assert {trial.value for trial in done} == losses
+    assert len(pd.read_csv(folder / "runs.csv")) == 6
+
+
+@pytest.mark.parametrize("search", ["lr_range", "coarse_to_fine"])
+def test_a_ready_made_search_runs(search: str, tmp_path: Path) -> None:
+    """One of either kind; tests/test_config.py composes all of them."""
+    few = []
+    if "optuna" in (CONFIGS / "sweep" / f"{search}.yaml").read_text():
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="dlexp[sweep] is not installed")
+        few = ["hydra.sweeper.n_trials=3"]
+    done = dlexp("-m", f"sweep={search}", "train.max_steps=3", "record=off", *few, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads((only_sweep(tmp_path) / "sweep.json").read_text())
+    assert len(summaries(only_sweep(tmp_path))) == plan["jobs"] >= 3
+    assert (only_sweep(tmp_path) / "sweep.csv").is_file()
