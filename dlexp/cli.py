@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 import dlexp
-from dlexp.compose import CONFIGS, VERSION_BASE, Request, explain, request
+from dlexp.compose import CONFIGS, VERSION_BASE, Request, explain, refuse_options, request
 from dlexp.errors import Terminated, UserError
 
 
@@ -34,6 +34,7 @@ def main() -> None:
         elif sys.argv[1:2] == ["list"]:
             _list(sys.argv[2:])
         else:
+            refuse_options(sys.argv[1:])
             _dispatch()
     except BrokenPipeError:  # dlexp --help | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

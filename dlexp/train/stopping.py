@@ -97,7 +97,8 @@ class EarlyStopping:
             self._waited += 1
         return self._waited >= self._patience
 
-    def restore(self, model: nn.Module) -> None:
-        """The weights of the best evaluation, if they are wanted."""
+    def restore(self, model: nn.Module) -> bool:
+        """Put back the weights of the best evaluation, if they are wanted; False: there are none."""
         if self._weights:
             model.load_state_dict(self._weights)
+        return bool(self._weights)
