@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import dlexp
 from dlexp import sweep as sweeps
-from dlexp.compose import CONFIGS, VERSION_BASE, explain, request
+from dlexp.compose import CONFIGS, VERSION_BASE, explain, refuse_options, request
 from dlexp.errors import Terminated, UserError
 
 
@@ -42,6 +42,7 @@ def main() -> None:
 
             command(sys.argv[2:])
         else:
+            refuse_options(sys.argv[1:])
             _dispatch()
     except BrokenPipeError:  # dlexp --help | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

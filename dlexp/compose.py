@@ -180,7 +180,12 @@ def explain(error: Exception) -> list[str]:
         if "." not in key:
             known = [name for name in {*known, *_groups()} if name != "hydra"]
         typed = re.search(r"To append to your config use \+(\S.*)$", text)
-        hint = _elsewhere(key) or _inside(key, parent) or _nearest(key, known)
+        hint = (
+            _of_your_own(key, parent, typed and typed[1])
+            or _elsewhere(key, known)
+            or _inside(key, parent)
+            or _nearest(key, known)
+        )
         return [f"{typed[1] if typed else key}: no such key{hint}"]
     if text.startswith("Config group override must be"):
         return [f"write key=value; a group ({', '.join(_groups())}) takes the name of a YAML file, not null"]
@@ -216,10 +221,28 @@ def _instead(word: str) -> str:
     if close := difflib.get_close_matches(word.lower(), COMMANDS, n=1):
         return f"did you mean `{COMMANDS[close[0]]}`?"
     if word in _groups():
-        return f"write {word}=...; `dlexp list {word}` says what there is"
+        return f"write {word}=..., without spaces; `dlexp list {word}` says what there is"
+    if "." in word:
+        return f"write {word}=..., without spaces"
     if groups := [group for group in _groups() if (CONFIGS / group / f"{word}.yaml").is_file()]:
         return f"did you mean {' or '.join(f'{group}={word}' for group in groups)}?"
-    return "write key=value, for example model.depth=20"
+    return "write key=value, without spaces, for example model.depth=20"
+
+
+def refuse_options(words: Sequence[str]) -> None:
+    """Refuse keys that are typed as options, --depth 3, before Hydra answers with its own options."""
+    if not any(word.startswith("--") for word in words):
+        return
+    top: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml"), resolve=False)
+    files = [path for group in _groups() for path in (CONFIGS / group).glob("*.yaml")]
+    keys = {key: f"{path.parent.name}.{key}" for path in files for key in map(str, OmegaConf.load(path))}
+    keys |= {str(key): str(key) for key in (*top, *_groups()) if key not in ("defaults", "hydra")}
+    for word, following in zip(words, [*words[1:], "..."], strict=True):
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if word.startswith("--") and (name in keys or "." in name):
+            value = value if equals else following
+            raise UserError(f"{word}: is no option; write {keys.get(name, name)}={value}")
 
 
 def notes(group: str) -> dict[str, dict[str, Any]]:
@@ -235,14 +258,26 @@ def _groups() -> list[str]:
     return sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
 
 
-def _elsewhere(key: str) -> str:
+def _of_your_own(key: str, config: object, typed: str | None) -> str:
+    """How a value is given to a class that dlexp does not ship: its YAML file does not list it."""
+    group = key.partition(".")[0]
+    if not typed or key.endswith("._target_") or group not in _groups() or not isinstance(config, DictConfig):
+        return ""
+    own: Any = OmegaConf.to_container(config).get("_target_")  # type: ignore[union-attr]
+    files = (OmegaConf.to_container(OmegaConf.load(path)) for path in (CONFIGS / group).glob("*.yaml"))
+    shipped = {content.get("_target_") for content in files if isinstance(content, dict)} - {"???"}
+    return f"; type +{typed}" if own is not None and own not in shipped else ""
+
+
+def _elsewhere(key: str, known: Sequence[str]) -> str:
     """Other choices of the group that take this key, e.g. dropout=standard for dropout.p."""
     group, _, name = key.partition(".")
     if name == "_target_":
         return f" of this choice; for one of your own type +{key}=module.Class"
     files = sorted((CONFIGS / group).glob("*.yaml")) if group in _groups() else []
     takers = [f"{group}={path.stem}" for path in files if name in OmegaConf.load(path)]
-    return f" of this choice; it belongs to {', '.join(takers)}" if takers else ""
+    instead = f"; here there is {', '.join(f'{group}.{own}' for own in known)}" if 0 < len(known) < 4 else ""
+    return f" of this choice; it belongs to {', '.join(takers)}{instead}" if takers else ""
 
 
 def _inside(key: str, config: object) -> str:

@@ -66,16 +66,22 @@ def heading(parts: Parts, device: str, threads: int, folder: Path) -> dict[str, 
     network = ", ".join([" ".join(words), choices["initializer"]])
     for group in parts.used:
         network += f", {choices[group]}" if group == "activation" else f", {group} {choices[group]}"
+    if choices["head"] != "auto":
+        network += f", head {choices['head']}"
     sizes = f"{len(data.train)} train, {len(data.validation)} validation, {len(data.test)} test"
+    outputs = f"{data.outputs} output{'s' if data.outputs > 1 else ''}"
     shape = " x ".join(map(str, data.input_shape))
     epochs = round(parts.steps / parts.steps_per_epoch, 1)
+    whole = " (the whole training split)" if parts.batch_size == len(data.train) else ""
+    named = any(word.lstrip("+").startswith(("loss=", "loss.")) for word in request.overrides)
+    loss = f"loss {choices['loss']}, " if named else ""
     training = (
-        f"{choices['optimizer']} lr={config.optimizer.get('lr')}, batches of {parts.batch_size},"
+        f"{loss}{choices['optimizer']} lr={config.optimizer.get('lr')}, batches of {parts.batch_size}{whole},"
         f" steps {parts.steps}, epochs {epochs:g}, seed {config.seed}"
     )
     return {
         "network": f"{network}; {parameters:,} parameters",
-        "data": f"{choices['data']}: {sizes}; {shape}, {data.task}, {data.outputs} outputs",
+        "data": f"{choices['data']}: {sizes}; {shape}, {data.task}, {outputs}",
         **({"remark": data.facts["remark"]} if "remark" in data.facts else {}),
         "training": training if parts.optimizer else "none: there is nothing to learn",
         "device": f"{device}, {threads} thread{'s' if threads > 1 else ''}",

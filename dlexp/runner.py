@@ -18,6 +18,7 @@ from dlexp.build.assemble import Parts, assemble
 from dlexp.build.check import check
 from dlexp.compose import Request
 from dlexp.data.batches import Batches
+from dlexp.parameters import own
 from dlexp.record import folder as folders
 from dlexp.record.look import Look
 from dlexp.record.probes import QUANTITIES
@@ -38,6 +39,7 @@ from dlexp.train.loop import fit, no_bad_step
 from dlexp.train.step import Batch, errors_by_class, undisturbed
 from dlexp.train.stopping import Stop, stoppable
 
+DECIDED = ("classification", "binary", "multi_label", "sequence_labelling", "language_modelling")
 LOOKED_AT = (64, 512)  # training samples at the least and at the most, in between as many as in a batch
 
 
@@ -248,6 +250,7 @@ def _fit(
         if rate := clock.steps_per_second:
             summary["timing"]["samples_per_second"] = round(rate * parts.batch_size, 1)
     recorder.flush()
+    _tell_restored(evaluation, recorder, summary)
     summary["status"] = ending.status
     if ending.status == "diverged":
         summary["steps"] = ending.step
@@ -282,6 +285,14 @@ def _steps(
         yield step
 
 
+def _tell_restored(evaluation: Evaluation, recorder: Recorder, summary: dict[str, Any]) -> None:
+    """If earlier weights are back: the numbers of the test split are of their step, not of the last one."""
+    if evaluation.restored_step is not None:
+        summary["restored_step"] = evaluation.restored_step
+        test = {tag: x for tag, x in evaluation.metrics.items() if tag.endswith("/test")}
+        recorder.scalars(evaluation.restored_step, test)
+
+
 def _look_back(parts: Parts, evaluation: Evaluation, look: Look | None, summary: dict[str, Any]) -> None:
     """What only the network that is left is asked; nothing of it changes the network."""
     model, data, config = parts.model, parts.data, parts.request.config.train
@@ -289,8 +300,12 @@ def _look_back(parts: Parts, evaluation: Evaluation, look: Look | None, summary:
         summary["best_step"] = parts.stopping.best_step
     if summary["status"] != "diverged":
         summary["metrics"] |= _finite(evaluation.scores({"train": data.train}))
-        if data.task == "classification":
-            summary["errors"] = errors_by_class(model, data.test.inputs, data.test.targets)
+        if data.task in DECIDED:
+            summary["errors"] = errors_by_class(
+                *(model, data.test.inputs, data.test.targets),
+                threshold=parts.threshold,
+                by_answer=data.task == "multi_label",
+            )
         if data.task != "adversarial":
             best = config.best_error
             if best is None:
@@ -316,8 +331,7 @@ def _gradient_check(parts: Parts, recorder: Recorder) -> list[dict[str, Any]]:
     train = parts.data.train
     batch = train.inputs[:CHECKED_SAMPLES], train.targets[:CHECKED_SAMPLES]
     layers = [
-        (layer.name, list(parts.model.get_submodule(layer.path).parameters(recurse=False)))
-        for layer in recorder.layers
+        (layer.name, list(own(parts.model.get_submodule(layer.path)).values())) for layer in recorder.layers
     ]
     generator = torch.Generator().manual_seed(parts.request.config.seed)
     found = gradient_check(parts.model, parts.loss, batch, layers, generator=generator)

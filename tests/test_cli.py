@@ -124,9 +124,22 @@ WRONG: list[tuple[str, list[str]]] = [
     ("model=linear model.depth=3", ["model.depth=3: no such key of this choice; it belongs", "model=mlp"]),
     ("data.root=x", ["data.root=x: no such key of this choice; it belongs to data=cifar10, "]),
     ("optimizer.momentum=0.9", ["optimizer.momentum=0.9: no such key of this choice", "optimizer=momentum"]),
-    ("word", ["word: not understood; write key=value, for example model.depth=20"]),
+    ("word", ["word: not understood; write key=value, without spaces, for example model.depth=20"]),
+    ("train.epochs = 3", ["train.epochs: not understood; write train.epochs=..., without spaces"]),
+    ("train.epochs= 3", ["3: not understood; write key=value, without spaces"]),
+    ("model = mlp", ["model: not understood; write model=..., without spaces"]),
+    ("--depth 3", ["--depth: is no option; write model.depth=3"]),
+    ("--batch-size=3", ["--batch-size=3: is no option; write train.batch_size=3"]),
+    ("-m --seed 0,1", ["--seed: is no option; write seed=0,1"]),
+    ("list relu", ["list relu: no such group; did you mean `dlexp list head` or `dlexp list activation`?"]),
+    ("list activation=relu", ["list activation=relu: no such group; did you mean `dlexp list activation`?"]),
+    ("task=regresion", ["task=regresion: did you mean regression?; allowed: auto, classification, "]),
+    ("clip=value clip.max_norm=1", ["clip.max_norm=1: no such key of this choice; ", "here there is clip."]),
+    ("train.target=90", ["train.target=90: accuracy/validation is a share; allowed: a number in [0, 1]"]),
+    ("debug=gradient_check data=ring model=gan", ["debug=gradient_check: two losses", "allowed: debug=none"]),
+    ("model=rnn data=sequential_digits activation=tanh", ["activation=tanh: model=rnn takes none; allowed:"]),
     ("relu", ["relu: not understood; did you mean activation=relu or head=relu?"]),
-    ("model", ["model: not understood; write model=...; `dlexp list model` says what there is"]),
+    ("model", ["model: not understood; write model=..., without", "; `dlexp list model` says what there is"]),
     ("lst", ["lst: not understood; did you mean `dlexp list`?"]),
     ("hlep", ["hlep: not understood; did you mean `dlexp --help`?"]),
     ("model.depth=[1", ["model.depth=[1: not understood; write key=value", "two pairs of quotes"]),
@@ -175,7 +188,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ("data.standardize=pixel", ["data.standardize=pixel: allowed: channel, feature, minmax, bad_scale"]),
     ("data.validation=0", ["data.validation=0: allowed: a number in (0, 1)"]),
     ("data.validation=1.5", ["data.validation=1.5: allowed: a number in (0, 1)"]),
-    ("data.validation=0.6 data.test=0.5", ["data.", "validation", "0.6", "0.5", "1797 samples"]),
+    ("data.validation=0.6 data.test=0.5", ["data.validation=0.6, data.test=0.5: sum to 1.1", "1797 samples"]),
     ("data.validation=0.0001", ["data.", "validation", "0.0001", "1797 samples"]),
     ("model=linear normalization=batch", ["normalization=batch: " + NO_HIDDEN]),
     ("model=linear normalization=layer", ["normalization=layer: " + NO_HIDDEN]),
@@ -217,7 +230,9 @@ def test_wrong_words_get_one_clear_line(
     """Exit code 2 and one line with key, value and what is allowed; nothing is left behind."""
     write_garbage(tmp_path / "garbage")
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    short = [] if "max_steps" in words else ["train.max_steps=1"]  # should a word be taken after all
+    short = (
+        [] if "max_steps" in words or words.startswith("list") else ["train.max_steps=1"]
+    )  # should a word be taken after all
     (line,) = refused(main(*put_paths(words, tmp_path).split(), *short))
     position = 0
     for part in parts:

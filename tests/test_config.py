@@ -20,6 +20,7 @@ import dlexp
 from dlexp.build.check import GROUPS, RULES, check
 from dlexp.compose import CONFIGS, compose, flatten
 from dlexp.errors import UserError
+from dlexp.record.schedule import schedule
 from dlexp.sweep import parse
 
 CHOICES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "hydra")
@@ -283,7 +284,10 @@ def test_one_string_is_not_a_list_of_words() -> None:
         compose("seed=3")
 
 
-def test_debug_wins_over_train() -> None:
-    """debug comes last in the list, so that its values hold."""
+def test_debug_wins_over_train_and_leaves_what_is_typed() -> None:
+    """debug comes last in the list, so that its values hold; it has none for what is recorded."""
     config = compose(["debug=quick", "record=off"]).config
-    assert config.train.max_steps == 5 and config.record.every == 1
+    assert config.train.max_steps == 5 and config.record.every == "never"
+    due = schedule(compose(["debug=quick"]).config.record.every, 5)
+    assert all(map(due, range(5))), "all of the five steps are recorded"
+    assert compose(["debug=gradient_check", "record=off"]).config.record.every == "never"

@@ -154,7 +154,6 @@ def perform(words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> No
         return
     put_files(words, here, monkeypatch)
     short = [] if typed in WHOLE else ["train.max_steps=2", "record.tensorboard=false"]
-    short += ["train.batch_size=8"] if "data.path=" in typed else []  # of few samples
     run = dlexp.run([*words, *short], quiet=True)
     assert run.summary["status"] == WHOLE.get(typed, "finished")
 

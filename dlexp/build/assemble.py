@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,16 +16,18 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from dlexp.build import kept
 from dlexp.build.initialize import initialize
 from dlexp.build.losses import PerStep
 from dlexp.build.target import locate
-from dlexp.build.task import TASKS, misfit, refuse_misfit, shapes, shortened, view
+from dlexp.build.task import COMPETING, TASKS, answer, misfit, refuse_misfit, shapes, shortened, view
 from dlexp.compose import CONFIGS, Request, notes
 from dlexp.data.dataset import Dataset, Split
 from dlexp.errors import UserError
 from dlexp.train import metrics
+from dlexp.train.gaps import SHARES
 from dlexp.train.learning_rate import LearningRate
 from dlexp.train.milestone import Milestone
 from dlexp.train.step import Metric, Regularizer, evaluating
@@ -39,6 +42,8 @@ try:
 except ImportError:  # Hydra 1.3
     ANY_TARGET = {}
 
+OTHER_SHARES = ("error_rate", "ece", "fooled", "modes_covered", "two_sample")  # metrics from 0 to 1, too
+OFFERED_IF_CHOSEN = ("normalization", "position", "dropout")  # to a model; with normalization=none, say, not
 NONE = "torch.nn.Identity"  # what normalization=none and dropout=none stand for
 
 
@@ -58,6 +63,7 @@ class Parts:
     learning_rate: LearningRate | None
     stopping: EarlyStopping | None
     milestone: Milestone | None  # what is asked for by train.target
+    threshold: float  # an output above it is a yes
     batch_size: int
     steps: int  # optimizer steps of the whole run
     steps_per_epoch: int
@@ -77,11 +83,15 @@ def assemble(request: Request, device: torch.device) -> Parts:
     request = _fill_in(request, data.task)
     config = request.config
     if config.gradient_check and data.task == "adversarial":
-        raise UserError("gradient_check=true: two losses in one have no gradient to check; allowed: false")
+        raise UserError(
+            "debug=gradient_check: two losses in one have no gradient to check; allowed: debug=none"
+            if request.choices["debug"] == "gradient_check"
+            else "gradient_check=true: two losses in one have no gradient to check; allowed: false"
+        )
     batch_size, steps, steps_per_epoch = _length(request, data)
     model, taken = _model(request, data)
     model = model.to(device)
-    loss = _loss(request, data.task).to(device)
+    loss = _loss(request, data.task, answer(data)[-1]).to(device)
     measured = _metrics(request, data)
     order = _rehearse(request, model, loss, measured, data)
     learned = [p for p in model.parameters() if p.requires_grad]
@@ -106,6 +116,7 @@ def assemble(request: Request, device: torch.device) -> Parts:
         learning_rate=_learning_rate(request, optimizer, steps, steps_per_epoch),
         stopping=_stopping(request, measured),
         milestone=_milestone(request, measured, steps_per_epoch),
+        threshold=_threshold(request),
         batch_size=batch_size,
         steps=steps if optimizer else 0,
         steps_per_epoch=steps_per_epoch,
@@ -149,6 +160,8 @@ def _length(request: Request, data: Dataset) -> tuple[int, int, int]:
     """Samples in a batch, steps of the run, steps in an epoch."""
     train, samples = request.config.train, len(data.train)
     batch_size = samples if train.batch_size == "all" else train.batch_size
+    if batch_size > samples and "train.batch_size" not in _typed(request):
+        batch_size = train.batch_size = samples  # of small data the default takes all there is
     if batch_size > samples:
         raise UserError(
             f"train.batch_size={batch_size}: larger than the training split of"
@@ -167,6 +180,10 @@ def _model(request: Request, data: Dataset) -> tuple[nn.Module, Collection[str]]
     weight = _factory(request, "initializer", leave_out=["bias"])
     draw = partial(initialize, weight=weight, bias=request.config.initializer.get("bias"))
     network, taken = _network(request, data, draw)
+    default = OmegaConf.load(CONFIGS / "activation" / "relu.yaml")  # as config.yaml has it
+    if _activation_typed(request) and "activation" not in taken and request.config.activation != default:
+        model = _asked(request, "model")
+        raise UserError(f"{_asked(request, 'activation')}: {model} takes none; allowed: to leave it out")
     if "draw_weights" not in taken:  # otherwise it has drawn what is new
         draw(network)
     return _with_head(network, _head(request)), taken
@@ -189,19 +206,47 @@ def _network(
     for group in ("normalization", "dropout"):
         if group in extras and group not in taken:
             raise UserError(
-                f"{group}={request.choices[group]}: model={request.choices['model']} takes none;"
-                " allowed: none"
+                f"{group}={request.choices[group]}: {_asked(request, 'model')} takes none; allowed: none"
             )
-    typed = any(word.startswith(("activation=", "activation.")) for word in request.overrides)
-    if typed and "rebuild" in taken:
+    if _activation_typed(request) and "rebuild" in taken:
         raise UserError(
             f"activation={request.choices['activation']}: model={request.choices['model']} has that of its"
             " source; allowed: to leave it out"
         )
+    lacking = [
+        name
+        for name, p in (taken or {}).items()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        if name not in (*extras, *OFFERED_IF_CHOSEN)
+    ]
+    if lacking:
+        values = " ".join(f"+model.{name}=VALUE" for name in lacking)
+        raise UserError(f"{_asked(request, 'model')}: needs a value of {', '.join(lacking)}; type {values}")
     with _blame(request, "model"):
         own = {name: value for name, value in extras.items() if name in taken}
         network = build if isinstance(build, nn.Module) else build(**own)
-    return _as_module(request, "model", network), own.keys()
+    network = _as_module(request, "model", network)
+    _materialize(request, network, data)
+    return network, own.keys()
+
+
+def _materialize(request: Request, network: nn.Module, data: Dataset) -> None:
+    """Let modules that learn their shapes from what comes in, as `nn.LazyLinear`, see one sample."""
+    if not any(map(is_lazy, network.parameters())):
+        return
+    unfit = f"does not fit data={request.choices['data']} ({shapes(data)}): "
+    with torch.no_grad(), evaluating(network), _blame(request, "model", unfit):
+        network(data.train.inputs[:1].cpu())
+    left = [name for name, p in network.named_parameters() if is_lazy(p)]
+    if left:
+        raise UserError(
+            f"{_asked(request, 'model')}: {left[0]} has no shape, as its module did not run;"
+            " allowed: lazy modules that run"
+        )
+
+
+def _activation_typed(request: Request) -> bool:
+    return any(key == "activation" or key.startswith("activation.") for key in _typed(request))
 
 
 def _head(request: Request) -> nn.Module | None:
@@ -262,8 +307,14 @@ def _augmentation(request: Request, data: Dataset) -> nn.Module | None:
     return augmentation
 
 
-def _loss(request: Request, task: str) -> nn.Module:
+def _loss(request: Request, task: str, outputs: int | None) -> nn.Module:
     choices = request.choices
+    if outputs == 1 and choices["head"] in COMPETING and _note(request, "head", "gives"):
+        always = "0" if choices["head"] == "log_softmax" else "1"
+        others = (f"head={word}" for word in notes("head") if word not in COMPETING)
+        raise UserError(
+            f"head={choices['head']}: over one output it is always {always}; allowed: {', '.join(others)}"
+        )
     refuse_misfit(
         task,
         (choices["head"], _note(request, "head", "gives")),
@@ -276,19 +327,25 @@ def _loss(request: Request, task: str) -> nn.Module:
 
 def _metrics(request: Request, data: Dataset) -> dict[str, Metric]:
     """Name -> function of outputs and targets; one that asks is told where yes begins, and facts."""
-    threshold = 0.5 if _note(request, "head", "gives") in ("probabilities", "hard") else 0.0
     found: dict[str, Metric] = {}
     fitting = list(dict.fromkeys((*TASKS[data.task].metrics, *TASKS[data.task].more)))
     for name in request.config.metrics:
         asked = f"metrics=[{name}]"
         if "." not in name and name not in fitting:
-            what = f"does not fit the task {data.task}" if name in metrics.ALL else "no such metric"
+            close = difflib.get_close_matches(name, fitting, n=1)
+            what = f"no such metric{f'; did you mean {close[0]}?' if close else ''}"
+            what = f"does not fit the task {data.task}" if name in metrics.ALL else what
             raise UserError(f"{asked}: {what}; allowed: {', '.join(fitting)}")
         metric: Any = locate(asked, name) if "." in name else metrics.ALL[name]
-        known = {"threshold": threshold, "facts": data.facts}
+        known = {"threshold": _threshold(request), "facts": data.facts}
         taken = inspect.signature(metric).parameters.keys() & known
         found[name.rpartition(".")[2]] = partial(metric, **{key: known[key] for key in taken})
     return found
+
+
+def _threshold(request: Request) -> float:
+    """Where yes begins."""
+    return 0.5 if _note(request, "head", "gives") in ("probabilities", "hard") else 0.0
 
 
 def _optimizer(request: Request, learned: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -327,6 +384,8 @@ def _milestone(request: Request, metrics: dict[str, Metric], steps_per_epoch: in
     if tag == "auto":
         tag = f"{next(iter(metrics), 'loss')}/validation"
     _refuse_unmeasured("train.target_metric", tag, metrics)
+    if target is not None and not 0 <= target <= 1 and tag.partition("/")[0] in (*SHARES, *OTHER_SHARES):
+        raise UserError(f"train.target={target:g}: {tag} is a share; allowed: a number in [0, 1]")
     return None if target is None else Milestone(tag, target, steps_per_epoch)
 
 
@@ -484,6 +543,11 @@ def _typed(request: Request) -> set[str]:
     return {word.lstrip("+").partition("=")[0] for word in request.overrides}
 
 
+def _is_of_shapes(error: BaseException) -> bool:
+    """Does PyTorch complain of what it was given, so that its text says enough?"""
+    return isinstance(error, (RuntimeError, ValueError)) or "Dimension out of range" in str(error)
+
+
 @contextmanager
 def _blame(request: Request, group: str, what: str = "") -> Iterator[None]:
     """Turn what a constructor raises into one line that starts with the choice that led to it."""
@@ -496,6 +560,11 @@ def _blame(request: Request, group: str, what: str = "") -> Iterator[None]:
         if isinstance(cause, UserError):
             raise cause from error
         text = " ".join(str(cause or error).split())
+        raised = cause or error
+        own = f"{group}._target_" in _typed(request)
+        if own and not (what and _is_of_shapes(raised)):  # of somebody's own code the text says little
+            what = "forward raised " if what else ""
+            text = f"{type(raised).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the trace)"
         if "DefaultCPUAllocator" in text or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             text = "does not fit into memory"
         raise UserError(f"{_asked(request, group)}: {what}{text}") from error

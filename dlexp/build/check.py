@@ -6,6 +6,7 @@ being finite; the rest is up to the constructor that takes them.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Callable
@@ -318,7 +319,9 @@ def check(request: Request) -> None:
             rule = FINITE
         if rule and not rule.passes(value):
             shown = "null" if value is None else str(value).lower() if value in (True, False) else value
-            faults.append(f"{key}={shown}: allowed: {rule.allowed}")
+            close = difflib.get_close_matches(str(value), TASKS, n=1) if key == "task" else []
+            hint = f"did you mean {close[0]}?; " if close else ""
+            faults.append(f"{key}={shown}: {hint}allowed: {rule.allowed}")
     if faults:
         raise UserError(*faults)
 

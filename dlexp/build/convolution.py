@@ -85,9 +85,11 @@ def cnn(
     """
     before, rows, columns = pictures("cnn" if shared else "locally_connected", input_shape)
     if 2**depth > min(rows, columns):
+        last = columns in (1, 3, 4) and before > columns
+        hint = "; or are the channels last? inputs.transpose(0, 3, 1, 2) puts them first" if last else ""
         raise UserError(
             f"model.depth={depth}: so many pools leave nothing of {rows}x{columns} pixels;"
-            f" allowed: {int(math.log2(min(rows, columns)))} or less"
+            f" allowed: {int(math.log2(min(rows, columns)))} or less{hint}"
         )
     if kernel % 2 == 0:
         raise UserError(f"model.kernel={kernel}: has no middle; allowed: 1, 3, 5 and so on")

@@ -1,6 +1,7 @@
 """What holds weights back while they learn: each is a `Regularizer` of dlexp/train/step.py.
 
-A weight is a matrix that learns; biases, and the scales of normalization layers, are left alone.
+A weight is a matrix that learns; biases, and the scales of normalization layers, are left alone. Of a
+weight that a parametrization makes, `weight_norm` say, what it is made of is held back.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlexp import parameters
+
 
 def weights(model: nn.Module) -> list[nn.Parameter]:
-    """All parameters of two dimensions or more that learn."""
-    named = model.named_parameters()
-    matrices = [p for name, p in named if p.dim() >= 2 and not name.rpartition(".")[2].startswith("bias")]
-    return [p for p in matrices if p.requires_grad]
+    """All weights that learn, each once."""
+    found = dict.fromkeys(p for module in model.modules() for p in parameters.weights(module).values())
+    return [p for p in found if p.requires_grad]
 
 
 class L2:

@@ -132,6 +132,9 @@ _VIEWS: dict[tuple[str, str], Callable[[Dataset], Dataset]] = {
 }
 
 
+COMPETING = ("softmax", "log_softmax", "hardmax")  # heads that set outputs against each other
+SEPARATE = ("binary", "multi_label", "regression")  # tasks whose outputs are answers of their own
+
 Notes = Mapping[str, Mapping[str, Any]]  # choice -> what its YAML file says of what it fits
 
 
@@ -165,7 +168,10 @@ def refuse_misfit(
             )
         )
     assert isinstance(takes, list)
-    fitting = [f"head={word}" for word, notes in known("head").items() if notes.get("gives") in takes]
+    heads = {word: notes for word, notes in known("head").items() if notes.get("gives") in takes}
+    if task in SEPARATE:
+        heads = {word: notes for word, notes in heads.items() if word not in COMPETING}
+    fitting = [f"head={word}" for word in heads]
     fitting += [f"loss={word}" for word, notes in losses.items() if gives in notes.get("takes", ())]
     raise UserError(
         shortened(

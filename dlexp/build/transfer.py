@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from dlexp.build.task import TASKS
 from dlexp.data.dataset import Dataset
 from dlexp.errors import UserError
+from dlexp.parameters import owners
 
 SOURCE = "the folder of a finished run with train.keep_weights=true"
+ENDED = ("finished", "stopped_early")
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 Summary = dict[str, Any]  # summary.json of a run
@@ -80,7 +82,7 @@ def _read(folder: Path) -> tuple[Summary, Weights]:
     if not (folder / "summary.json").is_file():
         raise UserError(f"no run has ended there, it has no summary.json; allowed: {SOURCE}")
     summary: Summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    if summary["status"] != "finished":
+    if summary["status"] not in ENDED:
         raise UserError(f"its status is {summary['status']}; allowed: {SOURCE}")
     if "data" not in summary:
         raise UserError("an older dlexp did not note the shape of its inputs; allowed: the same run again")
@@ -114,12 +116,11 @@ def _refuse_other_kind(
 
 
 def _run(network: nn.Module, sample: Tensor) -> tuple[Tensor, nn.Module | None]:
-    """What the network answers, and which layer ran last; a layer owns a weight matrix."""
+    """What the network answers, and which layer ran last."""
     ran: list[nn.Module | None] = [None]
     hooks = [
         module.register_forward_pre_hook(lambda module, _: ran.append(module))
-        for module in network.modules()
-        if any(p.dim() >= 2 for p in module.parameters(recurse=False))
+        for module in owners(network).values()
     ]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         answers: Tensor = network(sample)

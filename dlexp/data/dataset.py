@@ -113,6 +113,11 @@ def split(samples: Split, shares: dict[str, float], seed: int) -> list[Split]:
                 f"data: {n} samples; allowed: {len(sizes)} or more, for train, {', '.join(shares)}"
             )
         named = ", ".join(f"data.{name}={share:g}" for name, share in shares.items())
+        if (total := sum(shares.values())) >= 1:
+            raise UserError(
+                f"{named}: sum to {total:g}, which leaves none of the {n} samples to train;"
+                " allowed: less than 1 together"
+            )
         least = math.ceil(100 / n) / 100  # of two decimals
         raise UserError(
             f"{named}: leave a split of the {n} samples empty; allowed: {least:g} or more each,"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,15 @@ def npz(
         )
     targets = targets[:, 0] if targets.shape[1:] == (1,) else targets
     inputs = _numbers(inputs, file, _in_array("inputs"))
-    return _dataset(inputs, targets, file, _in_array("targets"), kind, standardize_targets, shares)
+    data = _dataset(inputs, targets, file, _in_array("targets"), kind, standardize_targets, shares)
+    if inputs.ndim == 4 and inputs.shape[3] in (1, 3, 4) and inputs.shape[1] > inputs.shape[3]:
+        hint = (
+            f"inputs are {inputs.shape}: pictures have their channels first, (N, C, H, W);"
+            " if these have them last, save inputs.transpose(0, 3, 1, 2)"
+        )
+        remarks = [data.facts["remark"], hint] if "remark" in data.facts else [hint]
+        data = replace(data, facts={**data.facts, "remark": "; ".join(remarks)})
+    return data
 
 
 def image_folder(*, path: str | None, size: int, colour: str, **shares: Any) -> Dataset:
@@ -346,7 +355,8 @@ def _read_csv(file: Path, target: str, separator: str) -> Any:
             table = pd.read_csv(file, dtype={target: str}, low_memory=False, **form)
     except (ValueError, OSError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"data.path={file}: cannot be read as CSV: {reason}") from error
+        hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"data.path={file}: cannot be read as CSV: {reason}{hint}") from error
     for name in names[names.duplicated()]:
         raise UserError(f"data.path={file}: two columns are called {name}; each needs a name of its own")
     return table

@@ -1,6 +1,6 @@
 """Which modules are layers, and what passes through them in a step that is watched.
 
-A layer is a module that owns a weight matrix; its z is what the module returns, before any
+A layer is a module that owns a weight (see dlexp/parameters.py); its z is what it returns, before any
 normalization or activation; its activation is what the activation module returns that takes in z, or
 takes in what normalization, dropout and the like made of z. Which one that is, is seen from the tensors
 themselves, so branches may run in any order. Normalization layers own vectors, not matrices, and are
@@ -12,6 +12,7 @@ weights; what it returns is its z and its activation.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from dlexp import parameters
 
 _LISTED = [getattr(nn, name) for name in nn.modules.activation.__all__]
 ACTIVATIONS = (*(kind for kind in _LISTED if kind is not nn.MultiheadAttention), nn.Identity)
@@ -57,7 +61,7 @@ class Layer:
 class Call:
     """One run of one layer in a forward pass; a layer that is used twice has two."""
 
-    __slots__ = ("a", "activation", "given", "layer", "output", "state", "version")
+    __slots__ = ("a", "activation", "given", "layer", "node", "output", "state", "version")
 
     def __init__(self, layer: int, z: Tensor) -> None:
         self.layer = layer  # its index
@@ -66,10 +70,11 @@ class Call:
         self.state: Call | None = None  # the same for the cell state c of an LSTM cell
         self.activation: nn.Module | None = None
         self.a, self.version = z, z._version
-        if (node := z.grad_fn) is not None:
+        self.node = z.grad_fn
+        if self.node is not None:
             # The node that made z is given dL/dz even if an in-place activation overwrites z later.
             # It holds on to the list alone: holding the call, and so z, would be a cycle and a leak.
-            node.register_prehook(self.given.append)
+            self.node.register_prehook(self.given.append)
 
     def hears(self, activation: nn.Module | None, a: Tensor) -> None:
         """Keep what the activation returned; z is let go, as it is without watching."""
@@ -110,12 +115,9 @@ FUSED = "fused recurrent module: only the direct error is seen; a cell, nn.LSTMC
 
 
 def owners(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that own a weight matrix, and the signals, by their paths."""
-    return {
-        path: module
-        for path, module in model.named_modules()
-        if any(p.dim() >= 2 for p in module.parameters(recurse=False)) or is_signal(module)
-    }
+    """The modules that own a weight, and the signals, by their paths."""
+    own = parameters.owners(model)
+    return {path: m for path, m in model.named_modules() if path in own or is_signal(m)}
 
 
 class Listener:
@@ -145,7 +147,9 @@ class Listener:
             if not any(m.children()) and m not in self.modules and m not in self._fed_by.values()
         ]
         self._others_matter = any(m in self._settings for m in self._others)
-        self._trail: dict[int, tuple[weakref.ref[Tensor], Call]] = {}  # what was made of the z of a call
+        # What was made of the z of a call, at that version: `+=`, say, makes something else of it.
+        self._trail: dict[int, tuple[weakref.ref[Tensor], int, Call]] = {}
+        self._changed: dict[nn.Module, Call] = {}  # by a module that is at work in place
         self._handles: list[Any] = []
 
     @property
@@ -158,6 +162,8 @@ class Listener:
             self._handles.append(module.register_forward_hook(self._layer_hook(i)))
         if self._others_matter:
             for module in self._others:
+                if getattr(module, "inplace", False):
+                    self._handles.append(module.register_forward_pre_hook(self._before_inplace))
                 self._handles.append(module.register_forward_hook(self._on_other))
 
     def detach(self) -> None:
@@ -171,6 +177,7 @@ class Listener:
         """Let go of what was heard, and so of the graph."""
         self.calls.clear()
         self._trail.clear()
+        self._changed.clear()
 
     def signals(self) -> dict[int, Signal]:
         """What passed through each layer that ran; one that ran twice has the samples of both runs."""
@@ -213,29 +220,44 @@ class Listener:
             if has_state:
                 call.state = _state(layer, z, returned)
             if listens:
-                trail[id(z)] = weakref.ref(z), call
+                trail[id(z)] = weakref.ref(z), z._version, call
 
         return on_layer
 
+    def _made_of(self, args: tuple[Any, ...]) -> Call | None:
+        """The call whose z this is, or what modules made of it alone."""
+        known = self._trail.get(id(args[0])) if args and torch.is_grad_enabled() else None
+        if known is None:
+            return None
+        kept, version, call = known[0](), *known[1:]
+        return call if kept is not None and kept is args[0] and kept._version == version else None
+
+    def _before_inplace(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Afterwards the version says no more whether only this module has changed it."""
+        if (call := self._made_of(args)) is not None:
+            self._changed[module] = call
+
     def _on_other(self, module: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
         """An activation, or a module between a layer and its activation."""
-        known = self._trail.get(id(args[0])) if args and torch.is_grad_enabled() else None
-        if known is None or known[0]() is not args[0] or not isinstance(returned, Tensor):
+        call = self._changed.pop(module, None) or self._made_of(args)
+        if call is None or not isinstance(returned, Tensor):
             return
-        call = known[1]
         if module in self._settings:
             call.hears(module, returned.detach().clone() if self._overwritten else returned)
-        self._trail[id(returned)] = weakref.ref(returned), call
+        self._trail[id(returned)] = weakref.ref(returned), returned._version, call
 
 
 def _layer(number: int, path: str, module: nn.Module, of: int) -> Layer:
-    own = list(module.parameters(recurse=False))
+    kind = parametrize.type_before_parametrizations(module).__name__
+    shapes = [tuple(p.shape) for p in parameters.weights(module).values()]
+    # what a parametrization makes is as large as the largest of what it is made of
+    shape = max(shapes, key=math.prod) if parametrize.is_parametrized(module) else next(iter(shapes), ())
     return Layer(
-        name=f"{number:0{max(2, len(str(of)))}d}_{type(module).__name__.lower()}",
+        name=f"{number:0{max(2, len(str(of)))}d}_{kind.lower()}",
         path=path,
-        kind=type(module).__name__,
-        shape=next((tuple(p.shape) for p in own if p.dim() >= 2), ()),
-        parameters=sum(p.numel() for p in own),
+        kind=kind,
+        shape=shape,
+        parameters=sum(p.numel() for p in parameters.own(module).values()),
         is_cell=is_cell(module),
     )
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from dlexp import parameters
 from dlexp.record.layers import Call, Listener, is_activation
 from dlexp.record.probes import NO_ACTIVATION, NO_WEIGHTS, NOT_RUN
 from dlexp.record.recorder import ALL_ZERO
@@ -21,7 +23,7 @@ LOOKS = (
     "row_difference",  # largest distance between two rows of [W, b] / largest norm of a row
     "distinct_rows",  # share of rows that are not (nearly) equal to a row above them
     "effective_rank",  # of W, Roy and Vetterli 2007: exp of the entropy of its singular values
-    "jacobian_factor",  # delta_rms of the layer / delta_rms of the next one
+    "jacobian_factor",  # delta_rms of the layer / delta_rms of the next one, if all of it came from there
 )
 Found = float | str  # a number, or why there is none
 
@@ -38,6 +40,7 @@ NOT_REACHED = "training did not come to its end"
 LAST = "the last layer"
 NO_DELTA = "no delta_rms of this layer or of the next one"
 NEXT_IS_ZERO = "delta_rms of the next layer is 0"
+NOT_FROM_NEXT = "the next row is not fed by this layer, or not all of its error comes from there"
 
 
 class Look:
@@ -84,17 +87,30 @@ class Look:
         return [*self._model.parameters(), *self._model.buffers()]
 
     def _numbers(self, inputs: Tensor) -> list[Mapping[str, Found]]:
-        found = slopes(self._model, self._listener, inputs)
+        found, chained = pass_through(self._model, self._listener, inputs)
+        missing = {True: {}, False: {"jacobian_factor": NOT_FROM_NEXT}}
         return [
-            {"slope_mean": slope, **rows(list(module.parameters(recurse=False)), like=module)}
-            for slope, module in zip(found, self._listener.modules, strict=True)
+            {"slope_mean": slope, **rows(_tensors(module), like=module), **missing[alone]}
+            for slope, alone, module in zip(found, chained, self._listener.modules, strict=True)
         ]
 
 
-def slopes(model: nn.Module, listener: Listener, inputs: Tensor) -> list[Found]:
-    """The mean slope behind each layer in a forward pass; over all runs of a layer that runs several times.
+def _tensors(module: nn.Module) -> list[Tensor]:
+    """Weights and biases as forward uses them; of a weight that a parametrization makes, what it makes."""
+    own: dict[str, Tensor] = dict(parameters.weights(module))
+    if parametrize.is_parametrized(module):
+        assert isinstance(module.parametrizations, nn.ModuleDict)
+        own = {name: p for name, p in own.items() if name in module._parameters}
+        own |= {name: getattr(module, name) for name in module.parametrizations}
+    vectors = [p for p in module.parameters(recurse=False) if p.dim() < 2]
+    return [*own.values(), *vectors]
 
-    The slope is what backward multiplies with, taken from the activation alone, at what goes into it.
+
+def pass_through(model: nn.Module, listener: Listener, inputs: Tensor) -> tuple[list[Found], list[bool]]:
+    """What one forward pass tells of each layer: the mean slope behind it, and what `chained` says of it.
+
+    The slope is what backward multiplies with, taken from the activation alone, at what goes into it; the
+    mean is over all runs of a layer that runs several times.
     """
     latest: dict[nn.Module, Tensor | None] = {}  # of the last run of each activation
     of: dict[Call, tuple[Tensor, Tensor | None]] = {}  # the activation that was heard, and its slope
@@ -115,7 +131,8 @@ def slopes(model: nn.Module, listener: Listener, inputs: Tensor) -> list[Found]:
         handles.append(module.register_forward_hook(after))
     try:
         with torch.enable_grad():
-            model(inputs)
+            outputs = model(inputs)
+        links = chained(outputs, listener.calls, len(listener.modules))
         runs: list[list[Tensor | None]] = [[] for _ in listener.modules]
         reasons: list[Found] = [NOT_RUN for _ in listener.modules]
         for call in listener.calls:
@@ -127,7 +144,52 @@ def slopes(model: nn.Module, listener: Listener, inputs: Tensor) -> list[Found]:
         for handle in handles:
             handle.remove()
         listener.detach()
-    return [_mean(own) if own else why for own, why in zip(runs, reasons, strict=True)]
+    return [_mean(own) if own else why for own, why in zip(runs, reasons, strict=True)], links
+
+
+def chained(outputs: object, calls: Sequence[Call], layers: int) -> list[bool]:
+    """For each layer: is the error that reaches it a function of the error at the next layer alone?
+
+    So it is if backward from the outputs comes to it by way of the next layer only, and if it feeds every
+    run of that one. Then their quotient is a factor of the Jacobian; otherwise, as for heads side by side
+    or where a skip connection leads past, of nothing. Outputs that are no tensor tell nothing.
+    """
+    layer_of: dict[Any, int] = {}  # node that made a z -> its layer
+    for call in calls:
+        if call.node is not None:
+            layer_of.setdefault(call.node, call.layer)
+    start = outputs.grad_fn if isinstance(outputs, Tensor) else None
+    fed = {node: _first_behind(node, layer_of) for node in layer_of}
+    feeders: list[set[int]] = [set() for _ in range(layers)]
+    for node, feeds in fed.items():
+        feeders[layer_of[node]] |= feeds
+    end = {layer_of[start]} if start in layer_of else _first_behind(start, layer_of)
+
+    def chains(layer: int) -> bool:
+        following = [feeds for node, feeds in fed.items() if layer_of[node] == layer + 1]
+        if not following or not all(layer in feeds for feeds in following):
+            return False
+        reached, waiting = {layer + 1}, [*end]  # all that backward comes to around the next layer
+        while waiting:
+            if (at := waiting.pop()) not in reached:
+                reached.add(at)
+                waiting += feeders[at]
+        return bool(end) and layer not in reached
+
+    return [chains(layer) for layer in range(layers)]
+
+
+def _first_behind(start: Any, layer_of: Mapping[Any, int]) -> set[int]:
+    """The layers that backward comes to first from a node, without those behind them."""
+    found, seen, waiting = set(), set(), [start] if start else []
+    while waiting:
+        for node, _ in waiting.pop().next_functions:
+            if node in layer_of:
+                found.add(layer_of[node])
+            elif node is not None and node not in seen:
+                seen.add(node)
+                waiting.append(node)
+    return found
 
 
 def _slope(activation: nn.Module, args: tuple[Any, ...], more: dict[str, Any]) -> Tensor | None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dlexp import parameters
 from dlexp.record.layers import FUSED, SEVERAL, Listener, Signal
 from dlexp.record.sheet import SMALL, Sheet, count, safe_norms
 
@@ -63,7 +64,7 @@ NO_WEIGHTS = "no weights"
 NO_UPDATE = "no update was made"
 NOT_RUN = "the layer did not run, or returned no tensor"
 OVERWRITTEN = "overwritten in place"
-NO_ACTIVATION = "no activation"
+NO_ACTIVATION = "no activation module was seen"
 NOT_MEASURED = "not measured for this activation"
 SMALL_BATCH = f"fewer than {SMALLEST_BATCH_FOR_DEAD} samples"
 
@@ -153,7 +154,7 @@ class Probe:
     def __init__(self, model: nn.Module, order: Sequence[str] = ()) -> None:
         self._listener = Listener(model, order)
         self.layers = self._listener.layers
-        owned = [list(m.parameters(recurse=False)) for m in self._listener.modules]
+        owned = [list(parameters.own(m).values()) for m in self._listener.modules]
         self._parameters: list[Tensor] = [p for own in owned for p in own]
         self._owners = [i for i, own in enumerate(owned) for _ in own]  # layer of each parameter
         self._plans: dict[object, _Plan] = {}

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import dlexp
+from dlexp import parameters
 from dlexp.record.look import LOOKS, NOT_REACHED, Found, Look, jacobian_factors
 from dlexp.record.probes import INDEX, QUANTITIES
 from dlexp.record.recorder import Recorder
@@ -76,7 +77,9 @@ def _found(row: Row, looked: Sequence[Mapping[str, Found]] | None) -> list[dict[
     factors = jacobian_factors([own["delta_rms"] for own in found])
     missing = dict.fromkeys(LOOKS, NOT_REACHED)
     for own, more, factor in zip(found, looked or [missing] * len(found), factors, strict=True):
-        own |= {**more, "jacobian_factor": factor}
+        own |= {"jacobian_factor": factor, **more}
+        if isinstance(factor, str):  # it says more
+            own["jacobian_factor"] = factor
         own |= {name: what(x) for name, x in own.items() if isinstance(x, float) and finite(x) is None}
     return found
 
@@ -98,7 +101,7 @@ def first_bad_layer(recorder: Recorder, step: int) -> dict[str, str | None]:
 def first_bad_weights(recorder: Recorder, model: nn.Module) -> dict[str, str | None]:
     """Where the last update left weights that are not finite, told by a loss after the last step."""
     for layer in recorder.layers:
-        own = model.get_submodule(layer.path).parameters(recurse=False)
+        own = parameters.own(model.get_submodule(layer.path)).values()
         if not all(bool(torch.isfinite(p).all()) for p in own):
             return {"layer": layer.name, "reason": "the last update made its weights not finite"}
     return {"layer": None, "reason": "the loss on the test split, after the last update"}

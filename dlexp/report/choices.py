@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ def choices(configs: Path, group: str) -> list[Choice]:
 
     known = groups(configs)
     if group not in known:
-        raise UserError(f"list {group}: no such group; allowed: {', '.join(known)}")
+        raise UserError(f"list {group}: no such group{_meant(configs, group)}; allowed: {', '.join(known)}")
     content: Any = OmegaConf.to_container(OmegaConf.load(configs / "config.yaml"), resolve=False)
     default = next(entry[group] for entry in content["defaults"] if entry != "_self_" and group in entry)
     found = []
@@ -54,6 +55,14 @@ def choices(configs: Path, group: str) -> list[Choice]:
         values = _values(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
         found.append(Choice(path.stem, said[0], values, path.stem == default))
     return sorted(found, key=lambda choice: not choice.default)
+
+
+def _meant(configs: Path, word: str) -> str:
+    """The groups that a word was typed for: a choice, a choice with its group, or a slip."""
+    known, group = groups(configs), word.partition("=")[0]
+    close = [group] if group in known else [g for g in known if (configs / g / f"{word}.yaml").is_file()]
+    close = close or difflib.get_close_matches(group, known, n=1)
+    return f"; did you mean {' or '.join(f'`dlexp list {name}`' for name in close)}?" if close else ""
 
 
 def common(found: list[Choice]) -> list[str]:
@@ -94,6 +103,7 @@ def show(configs: Path, group: str | None) -> None:
     """Print the groups, or the choices of one."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -116,7 +126,7 @@ def show(configs: Path, group: str | None) -> None:
     shared = common(found)
     for choice in found:
         word = choice.word + ("  (default)" if choice.default else "")
-        table.add_row(word, choice.says, choice.shown(shared))
+        table.add_row(word, Text(choice.says), Text(choice.shown(shared)))
     console.print(table)
     if shared:
         console.print(f"\nMost of them also take {', '.join(f'{group}.{key}' for key in shared)}.")

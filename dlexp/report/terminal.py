@@ -149,7 +149,7 @@ class Terminal:
             wide = self.console.width >= WIDE + longer
             shown = SHOWN if self.console.width >= NARROW + longer else SHOWN[:3]
             self._print(layer_table(summary, wide=wide, shown=shown), soft_wrap=False)
-            self._print(Text(_caption(summary, wide=wide), "dim"))
+            self._print(Text(_caption(summary, wide=wide, shown=shown), "dim"))
             for line in _over_time(summary["layers"], self.console.width):
                 self._print(line)
         if summary["status"] == "interrupted":
@@ -160,6 +160,8 @@ class Terminal:
             where = f"; first bad layer {spoiled['layer']}" if spoiled["layer"] else ""
             what = f"diverged at step {spoiled['step']}: the loss is not finite{where}: {spoiled['reason']}"
             self._print(Text(what, "bold red"))
+        for text in _stopped(summary):
+            self._print(Text(text))
         for split in ("train", "train_dev", "validation", "test"):
             end = f"/{split}"
             found = {tag.removesuffix(end): x for tag, x in metrics.items() if tag.endswith(end)}
@@ -199,6 +201,16 @@ def layer_table(summary: Mapping[str, Any], *, wide: bool, shown: Sequence[str] 
     return table
 
 
+def _stopped(summary: Mapping[str, Any]) -> Iterator[str]:
+    """That the run ended early, and whose weights are left, if not those of the last step."""
+    early, restored = summary["status"] == "stopped_early", summary.get("restored_step")
+    said = [f"stopped early after step {summary['steps'] - 1}"] if early else []
+    if restored is not None:
+        said.append(f"weights of step {restored} are restored, the numbers below are theirs")
+    if said:
+        yield "; ".join(said)
+
+
 def _gaps(summary: Mapping[str, Any]) -> Iterator[str]:
     """Where the error comes from, if more is known than the errors on train and validation."""
     gaps = summary.get("gaps") or {}
@@ -218,14 +230,16 @@ def _to_target(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"{'target':<10}  {found['metric']} {found['value']:g}: {when}"
 
 
-def _caption(summary: Mapping[str, Any], *, wide: bool) -> str:
+def _caption(summary: Mapping[str, Any], *, wide: bool, shown: Sequence[str]) -> str:
     first, last = summary["recorded"]["first"], summary["recorded"]["last"]
     values = [layer["last"][PROFILE] for layer in summary["layers"]]
     spread = [x for x in values if x]
     scale = f"; bar from {compact(min(spread))} to {compact(max(spread))}" if spread else ""
     steps = f"first: step {first}, last: step {last}" if wide else f"above: step {first}, below: step {last}"
     steps += ", counted from 0"
-    return f"{steps}{scale}; – no number, records.jsonl says why"
+    left_out = " and ".join(name for name in SHOWN if name not in shown)
+    more = f"\n{left_out}: wider terminal or summary.json" if left_out else ""
+    return f"{steps}{scale}; – no number, records.jsonl says why{more}"
 
 
 def _over_time(layers: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text]:

@@ -47,20 +47,22 @@ class Evaluation:
         self._held_out, self._test = held_out, {"test": test}
         self._last_step, self._stopping = last_step, stopping
         self.stopped_early = False
+        self.restored_step: int | None = None  # of earlier weights that were put back at the end
         self.metrics: dict[str, float] = {}  # the latest; at the end those of the weights that are left
 
     def __call__(self, step: int) -> dict[str, float]:
-        """The scalars of a step, e.g. {"loss/validation": 0.3}."""
+        """The scalars of a step, e.g. {"loss/validation": 0.3}; they are of its weights, never of others."""
         scalars, last = self.scores(self._held_out), step >= self._last_step
         self.metrics = scalars
         if self._stopping:
             self.stopped_early = self._stopping.see(step, scalars, self._model) and not last
         if self.stopped_early or last:
-            if self._stopping:
-                self._stopping.restore(self._model)
-                self.metrics = self.scores(self._held_out)
+            if self._stopping and self._stopping.restore(self._model) and self._stopping.best_step != step:
+                self.metrics, self.restored_step = self.scores(self._held_out), self._stopping.best_step
             test = self.scores(self._test)
-            scalars, self.metrics = scalars | test, self.metrics | test
+            self.metrics = self.metrics | test
+            if self.restored_step is None:  # otherwise they are not of this step
+                scalars = scalars | test
         return scalars
 
     def state_dict(self) -> dict[str, float]:

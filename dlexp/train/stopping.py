@@ -106,7 +106,8 @@ class EarlyStopping:
         self._best, self.best_step = state["best"], state["best_step"]
         self._waited, self._weights = state["waited"], state["weights"]
 
-    def restore(self, model: nn.Module) -> None:
-        """The weights of the best evaluation, if they are wanted."""
+    def restore(self, model: nn.Module) -> bool:
+        """Put back the weights of the best evaluation, if they are wanted; False: there are none."""
         if self._weights:
             model.load_state_dict(self._weights)
+        return bool(self._weights)

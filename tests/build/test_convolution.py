@@ -238,7 +238,7 @@ def test_a_dead_channel_of_the_stream_is_seen() -> None:
     [
         (
             ["model=cnn", "data=sine"],
-            r"^model=cnn: takes pictures \(C, H, W\); a sample of the data is \(1,\)$",
+            r"^model=cnn: takes pictures \(C, H, W\); a sample of the data is \(1,\); allowed: data=",
         ),
         (["model=locally_connected", "data=sine"], "^model=locally_connected: takes pictures"),
         (["model=resnet", "data=sine"], "^model=resnet: takes pictures"),
@@ -260,6 +260,14 @@ def test_what_does_not_fit_is_refused(words: list[str], said: str, tmp_path: Pat
     with pytest.raises(UserError, match=said):
         dlexp.run([*words, f"outputs={tmp_path}"], quiet=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_channels_that_come_last_are_told() -> None:
+    """Eight channels of 8 x 3 pixels are rare."""
+    with pytest.raises(UserError, match=r"; or are the channels last\? inputs.transpose\(0, 3, 1, 2\) puts"):
+        cnn((8, 8, 3), 10, **LENET)
+    with pytest.raises(UserError, match=r"allowed: 1 or less$"):
+        cnn((1, 3, 3), 10, **LENET)
 
 
 def test_three_pools_are_enough_for_a_digit() -> None:

@@ -158,13 +158,21 @@ def read(model: CRNN, pictures: Tensor) -> list[list[int]]:
 @pytest.mark.parametrize(
     ("shape", "task", "said"),
     [
-        ((1, 8, 16), "classification", "^model=crnn: for the task transcription; .* is classification$"),
+        (
+            (1, 8, 16),
+            "classification",
+            "^model=crnn: for the task transcription; .* is classification; allowed: data=digit_strings$",
+        ),
         (
             (13,),
             "transcription",
-            r"^model=crnn: takes pictures \(C, H, W\); a sample of the data is \(13,\)$",
+            r"^model=crnn: takes pictures \(C, H, W\); a sample of the data is \(13,\); allowed: data=",
         ),
-        ((1, 3, 16), "transcription", "^model=crnn: takes 4x2 pixels or more; the pictures have 3x16$"),
+        (
+            (1, 3, 16),
+            "transcription",
+            "^model=crnn: takes 4x2 pixels or more; the pictures have 3x16; allowed: larger ones$",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused(shape: tuple[int, ...], task: str, said: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from dlexp.build.assemble import assemble
 from dlexp.build.initialize import born_dead_safe_, identity_, initialize, pytorch_default
@@ -233,3 +235,73 @@ def test_random_and_drawn_biases_of_a_recurrent_layer() -> None:
     for matrix, vector in ((model.weight_ih_l0, model.bias_ih_l0), (model.weight_hh_l0, model.bias_hh_l0)):
         both = torch.cat([matrix, vector.unsqueeze(1)], dim=1)
         assert ((both > 1e-3).sum(dim=1) == 1).all()
+
+
+class Own(nn.Module):
+    """A matrix under a name of its own, and what is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.W, self.token = nn.Parameter(torch.zeros(50, 60)), nn.Parameter(torch.zeros(1, 1, 60))
+        self.b, self.fixed = nn.Parameter(torch.zeros(50)), nn.Parameter(torch.zeros(3, 3), False)
+
+
+@pytest.mark.parametrize("bias", [0.0, "random", "drawn"])
+def test_a_matrix_of_ones_own_is_drawn(bias: float | str) -> None:
+    """Whatever its name; not a vector shaped like one, nor what does not learn."""
+    model = Own()
+    draw = partial(born_dead_safe_, sigma=1.0) if bias == "drawn" else nn.init.normal_
+    initialize(model, draw, bias)
+    assert model.W.std().item() == pytest.approx(60**-0.5 if bias == "drawn" else 1, rel=0.3)
+    assert not any(p.any() for p in (model.token, model.b, model.fixed))
+
+
+def test_attention_is_three_matrices_and_one() -> None:
+    """Queries, keys and values are drawn each by itself, and what brings the heads together."""
+    torch.manual_seed(0)
+    model = nn.MultiheadAttention(6, 2)
+    initialize(model, nn.init.orthogonal_, 0.25)
+    for matrix in (*model.in_proj_weight.split(6), model.out_proj.weight):
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(6), atol=1e-5, rtol=0)
+    assert (model.in_proj_bias == 0.25).all() and (model.out_proj.bias == 0.25).all()
+
+
+class Symmetric(nn.Module):
+    """Has no inverse."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.triu() + x.triu(1).mT
+
+
+def test_a_weight_that_a_parametrization_makes_is_drawn() -> None:
+    """It is what the initializer says, for spectral norm divided by its largest singular value."""
+    plain, double = nn.Linear(5, 7).double(), torch.float64
+    torch.manual_seed(1)
+    initialize(plain, nn.init.xavier_normal_, 0.5)
+    wanted = plain.weight.detach()
+    scaled = wanted / torch.linalg.matrix_norm(wanted, ord=2)
+    for kind, right, tolerance in ((weight_norm, wanted, 1e-12), (spectral_norm, scaled, 1e-2)):
+        model: Any = kind(nn.Linear(5, 7, dtype=double))
+        torch.manual_seed(1)
+        initialize(model, nn.init.xavier_normal_, 0.5)
+        assert model.training and all(m.training for m in model.modules())
+        torch.testing.assert_close(model.eval().weight.detach(), right, rtol=tolerance, atol=tolerance)
+        assert (model.bias == 0.5).all()
+        assert all(p.requires_grad and p.is_leaf for p in model.parameters())
+
+
+def test_what_a_parametrization_without_inverse_is_made_of_is_drawn() -> None:
+    """So the weight is as it makes it of that."""
+    model: Any = nn.Linear(6, 6)
+    parametrize.register_parametrization(model, "weight", Symmetric())
+    initialize(model, partial(nn.init.constant_, val=3.0), 0.0)
+    assert (model.weight == 3).all() and (model.parametrizations.weight.original == 3).all()
+
+
+def test_pytorch_default_leaves_parametrized_weights_alone() -> None:
+    """To the last bit, also what spectral norm keeps of them."""
+    for kind in (weight_norm, spectral_norm, orthogonal):
+        model = kind(nn.Linear(5, 7))
+        before = {name: t.clone() for name, t in model.state_dict().items()}
+        initialize(model, pytorch_default, None)
+        assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())

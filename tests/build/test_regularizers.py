@@ -98,6 +98,16 @@ def test_proximal_l1_by_hand() -> None:
     assert (model.weight[0, 2:] == 0).all() and model.bias.item() == pytest.approx(0.05)
 
 
+def test_proximal_l1_goes_with_a_learning_rate_that_moves() -> None:
+    """A step at a tenth of the first rate moves the weights by a tenth."""
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer.param_groups[0]["lr"] = 0.1
+    nn.init.constant_(model.weight, 2.0)
+    ProximalL1(strength=3.0).after_step(model, optimizer)
+    assert model.weight.item() == pytest.approx(2.0 - 0.1 * 3.0)
+
+
 def test_proximal_l1_solves_the_lasso() -> None:
     """1/2 |w - c|^2 + strength |w| is least at the soft threshold of c; the subgradient only nears it."""
     c, strength = torch.tensor([[2.0, -1.5, 0.4, -0.3, 0.0]]), 0.5

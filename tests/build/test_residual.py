@@ -171,7 +171,7 @@ def test_a_stream_has_no_weights() -> None:
     recorder.close()
     weights = ["grad_norm", "weight_norm", "update_ratio", "zero_grad_fraction"]
     wanted = dict.fromkeys(weights, "no weights")
-    wanted |= dict.fromkeys(["dead_fraction", "saturated_fraction"], "no activation")
+    wanted |= dict.fromkeys(["dead_fraction", "saturated_fraction"], "no activation module was seen")
     for row in memory.kept:
         for i in (3, 6):
             assert {QUANTITIES[q]: why for (q, at), why in row.reasons.items() if at == i} == wanted
@@ -293,11 +293,11 @@ def test_pre_norm_behind_the_activation_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_deep_linear_net_is_one_matrix(tmp_path: Path) -> None:
-    """The product of all of its own; the activation that is chosen does not come in."""
+    """The product of all of its own; no activation comes in."""
     torch.manual_seed(0)
     model = deep_linear((2, 2), 3, depth=4, width=5, bias=False).double()
     product = torch.linalg.multi_dot(list(model.parameters())[::-1])
     x = torch.randn(6, 2, 2, dtype=torch.float64)
     torch.testing.assert_close(model(x), x.flatten(1) @ product.T)
-    words = ["model=deep_linear", "activation=sigmoid", "train.max_steps=1", f"outputs={tmp_path}"]
+    words = ["model=deep_linear", "train.max_steps=1", f"outputs={tmp_path}"]
     assert len(dlexp.run(words, quiet=True).layers) == 4

@@ -104,7 +104,10 @@ def test_loss_and_metrics_are_filled_in(tmp_path: Path) -> None:
                 r" allowed: head=log_softmax, loss=log_loss$"
             ),
         ),
-        (["metrics=[acuracy]"], r"^metrics=\[acuracy\]: no such metric; allowed: accuracy, .*, auc, ece$"),
+        (
+            ["metrics=[acuracy]"],
+            r"^metrics=\[acuracy\]: no such metric; did you mean accuracy\?; allowed: accuracy, .*, ece$",
+        ),
         (["metrics=[no_such.metric]"], r"^metrics=\[no_such.metric\]: there is no module no_such; "),
         (["metrics=[ndcg]"], r"^metrics=\[ndcg\]: does not fit the task classification; allowed: accuracy, "),
         (
@@ -132,6 +135,41 @@ def test_loss_and_metrics_are_filled_in(tmp_path: Path) -> None:
         (
             ["+loss._target_=torch.nn.CrossEntropyLoss", "+loss.reduction=none"],
             r"^loss._target_=torch.nn.CrossEntropyLoss: gives a Tensor of shape \(2,\); allowed: one number,",
+        ),
+        (
+            ["data=moons", "head=softmax"],
+            r"^head=softmax: over one output it is always 1; allowed: head=auto, .*, head=sigmoid, ",
+        ),
+        (["data=moons", "head=log_softmax"], r"^head=log_softmax: over one output it is always 0; "),
+        (["data=sine", "head=hardmax"], r"^head=hardmax: over one output it is always 1; "),
+        (
+            ["task=multi_label", "loss=bce"],
+            r"^loss=bce: takes probabilities; head=auto gives linear; allowed: head=sigmoid, loss=",
+        ),
+        (["train.target=1.5", "train.target_metric=loss/validation", "metrics=[ndcg]"], "^metrics"),
+        (
+            ["train.target=-1", "metrics=[error_rate]"],
+            r"^train.target=-1: error_rate/validation is a share; ",
+        ),
+        (["model=deep_linear", "activation.negative_slope=1", "activation=leaky_relu"], "^activation=leaky"),
+        (
+            ["model=custom", f"model._target_={__name__}.Needy"],
+            r"^model._target_=.*Needy: needs a value of hidden, more; type \+model.hidden=VALUE \+model.mo",
+        ),
+        (
+            ["model=custom", f"model._target_={__name__}.Broken"],
+            (
+                r"^model._target_=.*Broken: forward raised AttributeError: 'Broken' object has no attribute"
+                r" 'no_such' \(HYDRA_FULL_ERROR=1 shows the trace\)$"
+            ),
+        ),
+        (
+            ["model=custom", f"model._target_={__name__}.Broken", "+model.hidden=null"],
+            r"^model._target_=.*Broken: ValueError: null \(HYDRA_FULL_ERROR=1 shows the trace\)$",
+        ),
+        (
+            ["model=custom", f"model._target_={__name__}.Mine", "model.hidden=7"],
+            r"^model.hidden=7: no such key; type \+model.hidden=7$",
         ),
         (
             ["train.batch_size=2000"],
@@ -252,6 +290,40 @@ class Mine(torch.nn.Module):
         return found
 
 
+class Needy(Mine):
+    """Somebody's own network that cannot do without two values."""
+
+    def __init__(self, outputs: int, hidden: int, *, more: int) -> None:
+        super().__init__(outputs, hidden)
+
+
+class Broken(Mine):
+    """Somebody's own network with a mistake in it."""
+
+    def __init__(self, outputs: int, hidden: int | None = 3) -> None:
+        if hidden is None:
+            raise ValueError("null")
+        super().__init__(outputs, hidden)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.no_such(x)
+        return found
+
+
+def test_the_default_activation_can_be_named_for_every_model() -> None:
+    """In a sweep over activations and models, say."""
+    assert assemble(compose(["model=linear", "activation=relu"]), CPU).used == ()
+    assert assemble(compose(["model=linear", "train.target=0.9"]), CPU).milestone is not None
+    assert assemble(compose(["train.target=3", "train.target_metric=loss/validation"]), CPU).milestone
+
+
+def test_a_small_training_split_is_one_batch() -> None:
+    """Where no number was typed: the default is larger than the data."""
+    parts = assemble(compose(["data=iris", "data.validation=0.4", "data.test=0.4", "train.epochs=2"]), CPU)
+    assert (parts.batch_size, parts.steps, len(parts.data.train)) == (30, 2, 30)
+    assert parts.request.config.train.batch_size == 30
+
+
 class Wide(torch.nn.Sequential):
     """Somebody's own network, whose width is a list."""
 
@@ -275,7 +347,7 @@ def test_what_the_model_does_not_take_is_no_hyperparameter(tmp_path: Path) -> No
     """A linear model has no activation: comparing runs by it would show what cannot be."""
     reader = {}
     for model in ("linear", "mlp"):
-        words = [f"model={model}", "activation=tanh", f"outputs={tmp_path}", "train.max_steps=1"]
+        words = [f"model={model}", f"outputs={tmp_path}", "train.max_steps=1"]
         run = dlexp.run(words, quiet=True)
         (path,) = run.folder.glob("events*")
         reader[model] = path.read_bytes().count(b"\nactivation\x12") + path.read_bytes().count(

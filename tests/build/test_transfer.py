@@ -371,6 +371,14 @@ def test_a_folder_that_cannot_be_used_is_refused(
         built(f"model.source={run}")
 
 
+def test_a_run_that_stopped_early_can_be_a_source(trained: Callable[[str], Path], tmp_path: Path) -> None:
+    """It has ended, with its best weights."""
+    run = tmp_path / "run"
+    shutil.copytree(trained(SMALL), run)
+    says("status", "stopped_early")(run)
+    assert built(f"model.source={run}") is not None
+
+
 def test_a_source_has_to_be_named() -> None:
     with pytest.raises(UserError, match=f"^model\\.source=null: {SOURCE}$"):
         built()

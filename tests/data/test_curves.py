@@ -54,6 +54,7 @@ def test_outliers_in_y_lift_the_line() -> None:
     assert slope == pytest.approx(2.0, abs=0.3) and offset == pytest.approx(1.5, abs=0.05)
     assert fitted(data.validation) == pytest.approx((2.0, 1.0), abs=1e-5)
     assert fitted(data.test) == pytest.approx((2.0, 1.0), abs=1e-5)
+    assert data.facts == {}, "the true line does not score its noise on the training split"
 
 
 def test_outliers_in_x_flatten_the_line() -> None:

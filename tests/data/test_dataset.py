@@ -63,7 +63,8 @@ def test_splitting_draws_no_global_random_numbers() -> None:
 @pytest.mark.parametrize("shares", [[0.5, 0.5], [0.7, 0.6], [0.001, 0.1], [0.1, 0.001]])
 def test_no_part_is_empty(shares: list[float]) -> None:
     """Shares that leave a part without samples are refused, with the shares in the text."""
-    named = rf"data.validation={shares[0]:g}, data.test={shares[1]:g}: .*20 samples.*allowed: 0.05 or more"
+    allowed = "less than 1 together" if sum(shares) >= 1 else "0.05 or more"
+    named = rf"data.validation={shares[0]:g}, data.test={shares[1]:g}: .*20 samples.*allowed: {allowed}"
     with pytest.raises(UserError, match=named):
         split(numbered(20), dict(zip(SHARES, shares, strict=True)), seed=0)
 

@@ -312,6 +312,7 @@ def test_a_file_that_is_no_table(content: bytes, tmp_path: Path) -> None:
         csv(path)
     start = f"data.path={path}: cannot be read as CSV: "
     assert line(caught).startswith(start) and len(line(caught)) > len(start)
+    assert line(caught).endswith("; save it as UTF-8") == (b"\xe9" in content or b"\xff" in content)
 
 
 @pytest.mark.parametrize(
@@ -603,6 +604,17 @@ def test_a_guess_that_may_be_wrong_is_told(
     assert remark.startswith(expected)
     other = remark.partition("data.kind=")[2].split()[0]
     assert npz(tmp_path / "t.npz", kind=other).task == other != data.task
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"), [((8, 9, 3), True), ((8, 9, 1), True), ((3, 8, 9), False), ((1, 4, 4), False)]
+)
+def test_pictures_with_channels_last_are_told(shape: tuple[int, ...], told: bool, tmp_path: Path) -> None:
+    """What to write instead; beside another remark, if there is one."""
+    x = np.random.default_rng(0).random((N, *shape))
+    for y, before in ((np.arange(N) % 3, ""), (np.arange(N) % 25, "25 different whole numbers")):
+        remark = str(npz(arrays(tmp_path / "t.npz", x=x, y=y)).facts.get("remark", ""))
+        assert remark.startswith(before) and remark.endswith("save inputs.transpose(0, 3, 1, 2)") == told
 
 
 def test_the_heading_has_the_remark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

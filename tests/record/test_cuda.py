@@ -13,7 +13,7 @@ from torch import nn
 
 import dlexp
 from dlexp.build.mlp import mlp
-from dlexp.data.batches import Batches as draw_batches
+from dlexp.data.batches import Batches
 from dlexp.data.dataset import Split
 from dlexp.record.recorder import Recorder
 from dlexp.train.loop import fit
@@ -86,7 +86,7 @@ def test_the_host_does_not_wait_on_steps_that_are_not_due() -> None:
             model,
             nn.functional.cross_entropy,
             adam()(model.parameters()),
-            draw_batches(data, 32, 0),  # three epochs within the quiet steps
+            Batches(data, 32, 0),  # three epochs within the quiet steps
             no_syncs_between(range(1, 20), range(21)),
             recorder=recorder,
         )

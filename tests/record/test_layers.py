@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
+from dlexp.record.layers import Listener
 from dlexp.record.probes import INDEX, Probe
 
 
@@ -172,7 +175,7 @@ def test_a_signal_is_what_it_returns(x: Tensor) -> None:
     assert table["delta_rms"][3] == pytest.approx(rms(whole.grad), rel=1e-5)
     weights = {"grad_norm", "weight_norm", "update_ratio", "zero_grad_fraction"}
     assert {name for (name, i), why in reasons.items() if i == 3 and why == "no weights"} == weights
-    assert reasons["dead_fraction", 3] == reasons["dead_fraction", 0] == "no activation"
+    assert reasons["dead_fraction", 3] == reasons["dead_fraction", 0] == "no activation module was seen"
 
 
 def test_a_signal_in_a_row_of_modules(x: Tensor) -> None:
@@ -182,7 +185,7 @@ def test_a_signal_in_a_row_of_modules(x: Tensor) -> None:
     table, reasons = measure(model, x)
     assert table["activation_rms"][:2] == pytest.approx([rms(model[0](x)), rms(model[:2](x))], rel=1e-6)
     assert table["activation_rms"][2] == pytest.approx(rms(model[:5](x)), rel=1e-6)
-    assert reasons["dead_fraction", 1] == "no activation"
+    assert reasons["dead_fraction", 1] == "no activation module was seen"
 
 
 def test_a_network_of_signals_alone(x: Tensor) -> None:
@@ -215,3 +218,92 @@ def test_units_of_a_signal(shape: tuple[int, ...], samples: int) -> None:
     assert units.numel() // 3 == samples
     table, _ = measure(nn.Sequential(Rectified()), x.requires_grad_())
     assert table["dead_fraction"][0] == pytest.approx(1 / 3)
+
+
+def test_a_parametrized_layer_is_the_layer(x: Tensor) -> None:
+    """Its z is its output, and its numbers are of what learns: direction, length and bias."""
+    torch.manual_seed(0)
+    model = nn.Sequential(weight_norm(nn.Linear(6, 5)), nn.Tanh(), spectral_norm(nn.Linear(5, 2)))
+    found = Listener(model).layers
+    assert [(layer.name, layer.shape) for layer in found] == [("01_linear", (5, 6)), ("02_linear", (2, 5))]
+    twin = copy.deepcopy(model).double()
+    table, reasons = measure(model, x)
+    assert not any(quantity == "delta_rms" for quantity, _ in reasons)
+
+    made = twin[0].parametrizations.weight  # W = g v / ||v||, row by row
+    g, v, b = (p.detach().requires_grad_() for p in (made.original0, made.original1, twin[0].bias))
+    z = x.double() @ (g * v / v.norm(dim=1, keepdim=True)).T + b
+    z.retain_grad()
+    twin[2](z.tanh()).square().sum().backward()
+    learned = [g, v, b]
+    assert z.grad is not None
+    assert table["delta_rms"][0] == pytest.approx(rms(z.grad), rel=1e-5)
+    assert table["activation_rms"][0] == pytest.approx(rms(z.tanh()), rel=1e-6)
+    norms = [torch.stack([t.norm() for t in ts]).norm().item() for ts in (learned, [t.grad for t in learned])]  # type: ignore[union-attr]
+    assert [table["weight_norm"][0], table["grad_norm"][0]] == pytest.approx(norms, rel=1e-5)
+    assert found[0].parameters == 5 + 30 + 5
+
+
+def test_attention_is_one_layer(x: Tensor) -> None:
+    """With the matrix that brings its heads together, which never runs as a module; z is what it returns."""
+
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.out = nn.MultiheadAttention(6, 2, batch_first=True), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            z, _ = self.attention(x, x, x)
+            found: Tensor = self.out(z)
+            return found
+
+    model, x = Attends(), x.view(8, 4, 6)
+    twin = copy.deepcopy(model).double()
+    table, reasons = measure(model, x)
+    assert [layer.name for layer in Listener(model).layers] == ["01_multiheadattention", "02_linear"]
+    z = twin.attention(*[x.double()] * 3)[0]
+    z.retain_grad()
+    twin.out(z).square().sum().backward()
+    assert table["delta_rms"][0] == pytest.approx(rms(z.grad), rel=1e-5)
+    assert table["activation_rms"][0] == pytest.approx(rms(z), rel=1e-5)
+    grads = torch.cat([p.grad.flatten() for p in twin.attention.parameters() if p.grad is not None])
+    assert len(grads) == 4 * 36 + 4 * 6
+    assert table["grad_norm"][0] == pytest.approx(grads.norm().item(), rel=1e-5)
+    assert reasons["dead_fraction", 0] == "no activation module was seen"
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_sum_made_in_place_is_no_layers_own(x: Tensor, inplace: bool) -> None:
+    """As `out += identity` in torchvision: the activation of the sum is not that of the branch."""
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        out = net.norm(net.b(net.r(net.a(x))))
+        out += x
+        return net.c(net.s(net.g(net.drop(out)) if not inplace else net.relu(out)))  # type: ignore[operator]
+
+    net = Net(run)
+    net.relu = nn.ReLU(inplace=True)
+    table, reasons = measure(net, x)
+    assert table["activation_rms"][1] == pytest.approx(rms(net.b(net.r(net.a(x)))), rel=1e-6)
+    assert reasons["dead_fraction", 1] == "no activation module was seen"
+    assert ("dead_fraction", 0) not in reasons
+
+
+@pytest.mark.parametrize("drop", [nn.Dropout(0.0), nn.Dropout(0.5, inplace=True)])
+def test_activations_in_place_are_followed(x: Tensor, drop: nn.Dropout) -> None:
+    """What changes z is known here."""
+    net = Net(lambda net, x: net.b(net.r(net.drop(net.norm(net.a(x))))))
+    net.r, net.drop = nn.LeakyReLU(0.1, inplace=True), drop  # type: ignore[assignment]
+    torch.manual_seed(0)
+    table, _ = measure(net, x)
+    torch.manual_seed(0)
+    wanted = functional.leaky_relu(net.drop(net.norm(net.a(x))), 0.1)
+    assert table["activation_rms"][0] == pytest.approx(rms(wanted), rel=1e-6)
+
+
+def test_an_activation_that_is_no_module_is_not_seen(x: Tensor) -> None:
+    """The reason says no more than that; what is measured is z."""
+    net = Net(lambda net, x: net.b(functional.relu(net.a(x))))
+    table, reasons = measure(net, x)
+    assert reasons["dead_fraction", 0] == "no activation module was seen"
+    assert table["activation_rms"][0] == pytest.approx(rms(net.a(x)), rel=1e-6)

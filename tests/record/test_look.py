@@ -16,7 +16,7 @@ import dlexp
 from dlexp.build.activations import Sign, SoftmaxNotes, Step, StepStraightThrough
 from dlexp.record import look as looking
 from dlexp.record.layers import Listener
-from dlexp.record.look import LOOKS, Look, differences, effective_rank, jacobian_factors, rows, slopes
+from dlexp.record.look import LOOKS, Look, differences, effective_rank, jacobian_factors, pass_through, rows
 
 QUIET = ("device=cpu", "threads=1", "record.tensorboard=false")
 
@@ -27,7 +27,7 @@ def inputs(samples: int = 32, features: int = 6) -> Tensor:
 
 def behind(model: nn.Module, x: Tensor | None = None) -> list[Any]:
     """The mean slope behind each layer of a model."""
-    return slopes(model, Listener(model), inputs() if x is None else x)
+    return pass_through(model, Listener(model), inputs() if x is None else x)[0]
 
 
 # By hand: the derivative of each activation, in float64.
@@ -55,7 +55,7 @@ def test_the_slope_is_the_mean_derivative(activation: nn.Module, derivative: Any
     model = nn.Sequential(nn.Linear(6, 7), activation, nn.Linear(7, 3))
     twin = copy.deepcopy(model).double()
     z = twin[0](inputs().double())
-    assert behind(model) == [pytest.approx(derivative(z).mean().item(), rel=1e-5), "no activation"]
+    assert behind(model) == [pytest.approx(derivative(z).mean().item(), rel=1e-5), looking.NO_ACTIVATION]
 
 
 def test_a_sigmoid_at_zero_has_slope_a_quarter() -> None:
@@ -105,7 +105,7 @@ def test_an_activation_that_several_layers_share() -> None:
         return pytest.approx(torch.where(z > 0, 1.0, 0.1).mean().item())
 
     first, second, third = behind(model)
-    assert (first, third) == (mean(model.first(x)), "no activation")
+    assert (first, third) == (mean(model.first(x)), looking.NO_ACTIVATION)
     assert second == mean(model.second(x))
 
 
@@ -129,7 +129,7 @@ class Unused(nn.Module):
 
 def test_a_layer_that_does_not_run_has_no_slope() -> None:
     """Nor does one without activation; the reasons differ."""
-    assert behind(Unused()) == ["no activation", "the layer did not run, or returned no tensor"]
+    assert behind(Unused()) == [looking.NO_ACTIVATION, "the layer did not run, or returned no tensor"]
 
 
 def test_rows_by_hand() -> None:
@@ -307,12 +307,16 @@ def test_a_run_has_them_in_its_layers(tmp_path: Path) -> None:
 
 
 def test_a_sum_in_a_residual_network_has_no_weights(tmp_path: Path) -> None:
-    """Its row says so; its factor is there."""
+    """Its row says so; its factor is there only where nothing leads past the next row."""
     words = ["model=residual_mlp", "model.depth=2", "model.width=8", "train.max_steps=2"]
     run = dlexp.run([*words, f"outputs={tmp_path}", *QUIET], quiet=True)
-    (stream, *_) = [layer for layer in run.summary["layers"] if layer["kind"] == "Stream"]
-    assert stream["first"]["effective_rank"] is None and stream["first"]["jacobian_factor"] > 0
-    assert stream["reasons"]["first"]["distinct_rows"] == "no weights"
+    layers = run.summary["layers"]
+    first, second = (layer for layer in layers if layer["kind"] == "Stream")
+    assert first["first"]["effective_rank"] is None
+    assert first["reasons"]["first"]["distinct_rows"] == "no weights"
+    assert first["reasons"]["first"]["jacobian_factor"] == looking.NOT_FROM_NEXT
+    deltas = [layer["first"]["delta_rms"] for layer in layers]
+    assert second["first"]["jacobian_factor"] == pytest.approx(deltas[-2] / deltas[-1])
 
 
 def test_a_run_that_diverged_is_looked_at(tmp_path: Path) -> None:
@@ -326,7 +330,7 @@ def test_a_run_that_diverged_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_a_run_that_broke_off_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for a look after Ctrl-C; what the recorded steps tell is there."""
+    """Nobody waits for a look after Ctrl-C; what was measured is there."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -337,4 +341,5 @@ def test_a_run_that_broke_off_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     (folder,) = (tmp_path / "mlp_digits").iterdir()
     layer = dlexp.load(folder).summary["layers"][0]
     assert layer["reasons"]["last"]["slope_mean"] == looking.NOT_REACHED
-    assert layer["last"]["slope_mean"] is None and layer["last"]["jacobian_factor"] > 0
+    assert layer["reasons"]["last"]["jacobian_factor"] == looking.NOT_REACHED
+    assert layer["last"]["slope_mean"] is None and layer["last"]["delta_rms"] > 0

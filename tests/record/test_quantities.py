@@ -149,8 +149,8 @@ def test_activations_without_a_ceiling_do_not_saturate(kind: Factory) -> None:
     (row,) = recorded(network(kind), random_batches(1, 16, FEATURES), sgd())
     q = INDEX["saturated_fraction"]
     hidden = ["not measured for this activation"] * 3
-    assert [row.reasons[q, i] for i in range(4)] == [*hidden, "no activation"]
-    assert row.reasons[INDEX["dead_fraction"], 3] == "no activation"
+    assert [row.reasons[q, i] for i in range(4)] == [*hidden, "no activation module was seen"]
+    assert row.reasons[INDEX["dead_fraction"], 3] == "no activation module was seen"
 
 
 @pytest.mark.parametrize("width", [12, 300])

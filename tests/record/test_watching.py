@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import dlexp
 from dlexp.build.mlp import mlp
-from dlexp.data.batches import Batches as draw_batches
+from dlexp.data.batches import Batches
 from dlexp.data.dataset import Split
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import LONGEST_PENDING, Recorder
@@ -319,10 +319,10 @@ def test_tensors_of_a_step_are_let_go_when_it_is_over() -> None:
 def test_the_order_of_batches_does_not_depend_on_watching() -> None:
     """Batches come from a generator of their own, which nothing else draws from."""
     data = Split(torch.arange(50.0)[:, None], torch.arange(50))
-    order = [y.tolist() for _, y in islice(draw_batches(data, 8, 3), 12)]
+    order = [y.tolist() for _, y in islice(Batches(data, 8, 3), 12)]
     torch.manual_seed(123)
     again = []
-    for _, y in islice(draw_batches(data, 8, 3), 12):
+    for _, y in islice(Batches(data, 8, 3), 12):
         torch.rand(5)
         again.append(y.tolist())
     assert order == again

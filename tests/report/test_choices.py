@@ -62,8 +62,22 @@ def test_what_most_choices_take_is_said_once(configs: Path) -> None:
 
 def test_an_unknown_group_is_refused(configs: Path) -> None:
     """With the groups there are."""
-    with pytest.raises(UserError, match=r"^list modle: no such group; allowed: model, clip$"):
+    with pytest.raises(
+        UserError, match=r"^list modle: .*; did you mean `dlexp list model`\?; allowed: model, clip$"
+    ):
         choices(configs, "modle")
+    with pytest.raises(UserError, match=r"^list small: .*; did you mean `dlexp list model`\?; allowed: "):
+        choices(configs, "small")
+    with pytest.raises(UserError, match=r"^list qqqq: no such group; allowed: "):
+        choices(configs, "qqqq")
+
+
+def test_brackets_are_printed_as_they_are(configs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are no markup."""
+    (configs / "model" / "cut.yaml").write_text("# Cut to [low, high] and [red].\nwhich: '[bold]'\n")
+    show(configs, "model")
+    shown = capsys.readouterr().out
+    assert "Cut to [low, high] and [red]." in shown and "which=[bold]" in shown
 
 
 def test_every_choice_says_something_short() -> None:

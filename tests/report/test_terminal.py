@@ -290,6 +290,26 @@ def test_ending_tells_where_a_run_diverged() -> None:
     assert "diverged at step 2: the loss is not finite; first bad layer 02_linear: its loss is nan" in text
 
 
+def test_ending_tells_of_an_early_stop_and_whose_weights_are_left() -> None:
+    """Steps are counted from 0: of ten steps the last is 9."""
+    lines = ending(status="stopped_early", restored_step=4, metrics={"loss/test": 1.0}).splitlines()
+    said = "stopped early after step 9; weights of step 4 are restored, the numbers below are theirs"
+    assert lines.index(said) < lines.index("test        loss 1")
+    assert "stopped early after step 9\n" in ending(status="stopped_early")
+    text = ending(status="finished", restored_step=4)  # it came to its last step
+    assert "\nweights of step 4 are restored, " in text and "early" not in text
+    assert "restored" not in ending()
+
+
+@pytest.mark.parametrize("width", [60, 110])
+def test_columns_that_are_left_out_are_named(width: int) -> None:
+    """With where to find them."""
+    made = terminal(forced=True, width=width)
+    made.ending(summary(depth(3)), "outputs", "outputs/x")
+    said = "update_ratio and dead_fraction: wider terminal or summary.json" in text_of(made.console)
+    assert said == (width == 60)
+
+
 def test_ending_tells_the_gaps_where_they_say_more_than_the_errors() -> None:
     """Variance alone is seen from two lines above; a gap that is not known is left out."""
     gaps = {"quantity": "1 - accuracy", "best_error": 0.02, "variance": 0.25, "mismatch": None}

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from dlexp.build.losses import BinaryCrossEntropy
 from dlexp.train.loop import Ending, fit
 from dlexp.train.metrics import accuracy
-from dlexp.train.step import Batch, backpropagate, evaluate
+from dlexp.train.step import Batch, backpropagate, errors_by_class, evaluate
 
 
 class Diary:
@@ -202,6 +203,24 @@ def test_the_bad_loss_on_record_is_the_one_that_ended_the_run() -> None:
     assert math.isnan(diary.logged[-1][2]["loss"])
 
 
+class Noisy(nn.Linear):
+    """Draws a mask in each forward pass, as dropout does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.rand_like(x)
+        self.masks = [*getattr(self, "masks", []), mask]
+        return super().forward(x * mask)
+
+
+def test_the_second_look_draws_the_same_random_numbers() -> None:
+    """What is on record of the bad step is the pass that gave the bad loss."""
+    model = Noisy(4, 3)
+    diary = Diary(model, set())
+    found = fit(model, FailsOnce(3), Steps(model, diary), iter(batches(6)), range(6), recorder=diary)
+    assert found == Ending("diverged", 3) and len(model.masks) == 5
+    assert torch.equal(model.masks[4], model.masks[3]) and not torch.equal(model.masks[3], model.masks[2])
+
+
 def test_clip_stands_between_probe_and_step() -> None:
     """The probe sees the gradient untamed, the update is made with the tame one, its factor is on record."""
     model, diary = setting({0})
@@ -355,6 +374,41 @@ def test_evaluation_changes_nothing(normalized: nn.Sequential, training: bool) -
     assert torch.equal(torch.get_rng_state(), state)
     assert normalized.training == training
     assert all(p.grad is None for p in normalized.parameters())
+
+
+@pytest.mark.parametrize("size", [7, 50])
+def test_a_loss_by_batch_is_weighted_by_the_size_of_each_batch(size: int) -> None:
+    """The last of 7, 7, ... 1 samples counts a seventh of the others."""
+
+    class ByBatch(nn.CrossEntropyLoss):
+        by_batch = True
+
+    torch.manual_seed(0)
+    x, y, model = torch.randn(50, 4), torch.randint(3, (50,)), nn.Linear(4, 3)
+    wanted = loss_function(model(x), y).item()
+    assert evaluate(model, ByBatch(), {}, x, y, batch_size=size)["loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 1024])
+def test_errors_by_class_by_hand(size: int) -> None:
+    """Of many classes, of time steps, of yes and no above a threshold, of many answers; not where unknown."""
+    same, kinds = nn.Identity(), ("samples", "errors", "share")
+
+    def found(outputs: list[object], targets: list[object], **how: Any) -> list[tuple[float, ...]]:
+        outs, wanted = torch.tensor(outputs), torch.tensor(targets)
+        return [tuple(row[k] for k in kinds) for row in errors_by_class(same, outs, wanted, size, **how)]
+
+    classes = [[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [1.0, 0, 0]]
+    expected = [(1, 0, 0.0), (2, 1, 0.5), (1, 1, 0.5)]
+    assert found(classes, [0, 1, 1, 2]) == expected
+    assert found([[row] for row in classes], [[0], [1], [1], [2]]) == expected
+    assert found([classes[:2], classes[2:]], [[0, 1], [-1, 1]]) == [(1, 0, 0.0), (2, 1, 1.0)]
+    yes = [[0.2], [0.7], [0.6]]
+    assert found(yes, [[0.0], [1.0], [0.0]]) == [(2, 2, 1.0), (1, 0, 0.0)]
+    assert found(yes, [[0.0], [1.0], [0.0]], threshold=0.5) == [(2, 1, 1.0), (1, 0, 0.0)]
+    many = [[1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]]
+    right = [[1.0, 0.0], [1.0, math.nan], [0.0, 0.0]]
+    assert found(many, right, by_answer=True) == [(3, 1, 0.5), (2, 1, 0.5)]
 
 
 def test_evaluation_weighs_known_targets_alike() -> None:

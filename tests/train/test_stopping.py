@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import dlexp
 from dlexp.better import LOWER_IS_BETTER
@@ -146,6 +146,11 @@ def test_a_run_stops_early_with_its_best_weights(tmp_path: Path) -> None:
     ends = dlexp.run([*words, f"train.max_steps={summary['best_step'] + 1}"], quiet=True).summary
     for tag in ("loss/test", "accuracy/test", "loss/validation"):
         assert summary["metrics"][tag] == ends["metrics"][tag]
+    assert summary["restored_step"] == summary["best_step"]
+    before, last = early.metrics.to_dict("records")[-2:]
+    assert before["step"] == summary["steps"] - 1 and math.isnan(before["loss/test"])
+    assert last["step"] == summary["best_step"] and math.isnan(last["loss/validation"])
+    assert last["loss/test"] == ends["metrics"]["loss/test"]
 
 
 def test_without_restore_a_run_ends_with_its_last_weights(tmp_path: Path) -> None:
@@ -154,7 +159,7 @@ def test_without_restore_a_run_ends_with_its_last_weights(tmp_path: Path) -> Non
     stop = ["stopping=early", "stopping.patience=2", "stopping.restore=false", "train.epochs=200"]
     early = dlexp.run([*words, *stop], quiet=True).summary
     ends = dlexp.run([*words, f"train.max_steps={early['steps']}"], quiet=True).summary
-    assert early["status"] == "stopped_early"
+    assert early["status"] == "stopped_early" and "restored_step" not in early
     assert early["metrics"]["loss/test"] == ends["metrics"]["loss/test"]
 
 
@@ -163,6 +168,30 @@ def test_a_run_that_improves_to_its_end_is_finished(tmp_path: Path) -> None:
     words = [f"outputs={tmp_path}", "record=off", "stopping=early", "train.epochs=2"]
     summary = dlexp.run(words, quiet=True).summary
     assert summary["status"] == "finished" and summary["steps"] == summary["best_step"] + 1
+    assert "restored_step" not in summary
+
+
+class Fails(nn.CrossEntropyLoss):
+    """Is no number from the 64th training step on, the fourth of an epoch."""
+
+    steps = 0
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        Fails.steps += torch.is_grad_enabled()
+        return super().forward(outputs, targets) * (math.nan if Fails.steps > 63 else 1.0)
+
+
+def test_a_run_that_diverges_keeps_its_best_weights(tmp_path: Path) -> None:
+    """Not those that gave the bad loss."""
+    words = [*OVERFIT, f"outputs={tmp_path}", "record=off", "train.keep_weights=true"]
+    own = [f"+loss._target_={__name__}.Fails", "stopping=early", "stopping.patience=50"]
+    Fails.steps = 0
+    run = dlexp.run([*words, *own], quiet=True)
+    best = run.summary["best_step"]
+    assert run.summary["status"] == "diverged" and run.summary["steps"] == 63 > best + 1
+    ends = dlexp.run([*words, f"train.max_steps={best + 1}"], quiet=True)
+    kept, wanted = (torch.load(r.folder / "weights.pt", weights_only=True) for r in (run, ends))
+    assert all(torch.equal(kept[name], wanted[name]) for name in wanted)
 
 
 def test_every_metric_has_a_direction() -> None:
