@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -96,7 +97,7 @@ def _dispatch() -> None:
     resume, extend, words = _resume(options.overrides)
     typed = [word for word in sys.argv[1:] if word not in options.overrides]
     if options.help or options.hydra_help or options.cfg or options.info or options.shell_completion:
-        _hydra([*typed, *words])
+        _single([*typed, *words])
     elif options.multirun:
         _sweep(typed, words, resume, extend=extend)
     elif resume:
@@ -125,26 +126,33 @@ def _resume(overrides: list[str]) -> tuple[str | None, bool, list[str]]:
     return found.get("resume"), extend == "true", words
 
 
-_failures: list[Exception] = []  # of the single run that this process is for
-_calls: list[bool] = []  # has Hydra come as far as our own task?
-_goes_on = False  # does the run folder hold the first part of the run?
+@dataclass
+class _Single:
+    """What passes between us and `_task` around Hydra, which hands on nothing but a config."""
+
+    goes_on: bool = False  # the run folder holds the first part of the run
+    called: bool = False  # Hydra has come as far as our own task
+    failure: Exception | None = None
+
+
+_single_run = _Single()
 
 
 def _task(config: DictConfig) -> float | None:
     """What Hydra calls; launchers call it in other processes, so it is found by its name."""
-    _calls.append(True)
     own: Any = HydraConfig.get()
     if own.mode == RunMode.MULTIRUN:
         if own.job.num == 0 and (sweep := sweeps.running()) and sweep.error:
             raise sweep.error
         return sweeps.job(sweeps.placed(request(config, own), Path(own.sweep.dir), own.job.num))
+    _single_run.called = True
     try:
         from dlexp import runner
 
         named = None if own.run.dir == "." else Path(own.runtime.output_dir)
-        runner.run(request(config, own, named), resume=_goes_on)
+        runner.run(request(config, own, named), resume=_single_run.goes_on)
     except Exception as error:  # carried past Hydra, which would announce it in its own words
-        _failures.append(error)
+        _single_run.failure = error
     return None
 
 
@@ -158,22 +166,24 @@ def _hydra(words: list[str]) -> None:
     hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **options)(_task)()
 
 
-def _single(words: list[str]) -> None:
+def _single(words: list[str], *, goes_on: bool = False) -> None:
     """One run."""
+    global _single_run
+    _single_run = around = _Single(goes_on)
     named = [word.partition("=")[2] for word in words if word.startswith("hydra.run.dir=")]
     new = [path for word in named for path in (Path(word), *Path(word).parents) if not path.exists()]
     try:
         _hydra(words)
     except Exception as error:
-        if _calls or isinstance(error, BrokenPipeError):
+        if around.called or isinstance(error, BrokenPipeError):
             raise
         if named and isinstance(error, OSError):
             raise UserError(f"hydra.run.dir={named[-1]}: cannot be made: {error.strerror}") from error
         raise UserError(*explain(error)) from error
-    if _failures:
-        if isinstance(_failures[0], UserError):
+    if around.failure:
+        if isinstance(around.failure, UserError):
             _unmake(new)
-        raise _failures[0]
+        raise around.failure
 
 
 def _unmake(folders: list[Path]) -> None:
@@ -187,7 +197,6 @@ def _unmake(folders: list[Path]) -> None:
 
 def _go_on(typed: list[str], words: list[str], resume: str) -> None:
     """The rest of a run that was interrupted, by the words that made it."""
-    global _goes_on
     folder = sweeps.latest(_outputs(words), "*/*", OVERRIDES) if resume == "latest" else Path(resume)
     try:
         before = [str(word) for word in OmegaConf.load(folder / OVERRIDES)]
@@ -197,8 +206,7 @@ def _go_on(typed: list[str], words: list[str], resume: str) -> None:
         raise UserError(f"resume={resume}: holds no run ({OVERRIDES}); allowed: a run folder") from error
     if words:
         sweeps.refuse_other(resume, before, words)
-    _goes_on = True
-    _single([*typed, *(words or before), f"hydra.run.dir={sweeps.quoted(str(folder))}"])
+    _single([*typed, *(words or before), f"hydra.run.dir={sweeps.quoted(str(folder))}"], goes_on=True)
 
 
 OVERRIDES = ".hydra/overrides.yaml"

@@ -25,7 +25,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 
 from dlexp.compose import Composer, Request, explain
-from dlexp.errors import UserError
+from dlexp.errors import BusyError, UserError
 
 PLAN = "sweep.json"  # what was asked for; its presence makes a folder that of a sweep
 SUMMARY = "summary.json"
@@ -216,7 +216,6 @@ def job(request: Request) -> float | None:
         The objective, for a sweeper that searches; None of a job that failed.
     """
     from dlexp import runner
-    from dlexp.record import folder as folders
 
     assert request.folder is not None
     try:
@@ -224,18 +223,22 @@ def job(request: Request) -> float | None:
     except Exception as error:  # the next job must not suffer from it
         lines = error.lines if isinstance(error, UserError) else [f"{type(error).__name__}: {error}"]
         reason = " ".join("; ".join(lines).split())
-        try:
-            if _status(request.folder) != "failed":
-                request.folder.mkdir(parents=True, exist_ok=True)
-                folders.write_json(request.folder / SUMMARY, _failed(request, reason))
-        except OSError:  # nowhere to write it
+        # What another process is at work on, or what can still be gone on with, is not to be lost.
+        lost = isinstance(error, BusyError) or _status(request.folder) == "interrupted"
+        if lost or not _write_failed(request, reason):
             print(f"dlexp: {request.folder.name}: {reason}", file=sys.stderr, flush=True)
         return None
     return _objective(summary, request)
 
 
-def _failed(request: Request, reason: str) -> dict[str, Any]:
-    return {
+def _write_failed(request: Request, reason: str) -> bool:
+    """See that the summary says so; False: there is nowhere to write it."""
+    from dlexp.record import folder as folders
+
+    assert request.folder is not None
+    if _status(request.folder) == "failed":  # the run has said so itself
+        return True
+    summary = {
         "status": "failed",
         "error": reason,
         "steps": 0,
@@ -246,6 +249,12 @@ def _failed(request: Request, reason: str) -> dict[str, Any]:
         "layers": [],
         "timing": {"started": datetime.now().astimezone().isoformat(timespec="seconds")},
     }
+    try:
+        request.folder.mkdir(parents=True, exist_ok=True)
+        folders.write_json(request.folder / SUMMARY, summary)
+    except OSError:
+        return False
+    return True
 
 
 def _objective(summary: dict[str, Any], request: Request) -> float:

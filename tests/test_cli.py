@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from data.files import write_garbage
+from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf
 
@@ -61,6 +62,7 @@ def main(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     """`dlexp` in this process, in an empty folder; whatever it changes in the process is put back."""
     assert here.is_dir()
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    Plugins.instance()  # what is loaded with them is part of the state, and loaded once
     handler, state = signal.getsignal(signal.SIGTERM), Singleton.get_state()
 
     def run(*words: str) -> Answer:
@@ -99,8 +101,8 @@ def only_run(folder: Path) -> Path:
 
 TOP = (
     "allowed: activation, anomaly, augmentation, clip, data, debug, device, dropout, gradient_check, head,"
-    " initializer, loss, metrics, model, name, normalization, optimizer, outputs, record, regularizer,"
-    " scheduler, seed, stopping, task, threads, train"
+    " initializer, loss, metrics, model, name, normalization, objective, optimizer, outputs, record,"
+    " regularizer, scheduler, seed, stopping, sweep, task, threads, train"
 )
 DEPTH = "allowed: a whole number from 1 to 10000"
 LR = "allowed: a finite number, 0 or more"

@@ -19,7 +19,8 @@ from torchvision.models import resnet18
 
 import dlexp
 from dlexp.build.check import check
-from dlexp.compose import compose
+from dlexp.compose import CONFIGS, compose
+from dlexp.sweep import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -146,11 +147,17 @@ WHOLE = {
 def perform(words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The words run, and end as the README has it; of a sweep each value is allowed."""
     typed = " ".join(words)
-    if words[:1] == ["-m"]:
-        for word in words[1:]:
-            key, _, values = word.partition("=")
-            for value in values.split(","):
-                check(compose([f"{key}={value}"]))
+    if words[:1] == ["-m"]:  # sweeps run in tests/test_multirun.py
+        asked = parse([word for word in words[1:] if not word.startswith("resume")])
+        for key, values in asked.values.items():
+            for value in values:
+                search = key.startswith("hydra") or "(" in value or key == "sweep"
+                if search:
+                    assert key != "sweep" or (CONFIGS / "sweep" / f"{value}.yaml").is_file()
+                else:
+                    check(compose([f"{key}={value}"]))
+        return
+    if words[:1] == ["report"]:
         return
     put_files(words, here, monkeypatch)
     short = [] if typed in WHOLE else ["train.max_steps=2", "record.tensorboard=false"]
@@ -178,14 +185,14 @@ def test_every_question_is_answered(words: list[str], here: Path) -> None:
     assert len(answer(words).splitlines()) > 10 and list(here.iterdir()) == []
 
 
-def test_a_sweep_leaves_a_numbered_folder_for_each_run(here: Path) -> None:
-    """The README's, with two values of its first word and one of the others."""
-    (words,) = [words[1:] for words in commands(README) if words[:1] == ["-m"]]
+def test_a_sweep_leaves_a_folder_for_each_job(here: Path) -> None:
+    """The README's first, with two values of its first word and one of the others."""
+    words = next(words[1:] for words in commands(README) if words[:1] == ["-m"])
     short = [",".join(word.split(",")[: 1 if n else 2]) for n, word in enumerate(words)]
     answer(["-m", *short, "train.max_steps=1", "record.tensorboard=false"])
     made = sorted(path.relative_to(here).parts for path in here.rglob("summary.json"))
     assert [(*parts[:2], *parts[3:]) for parts in made] == [
-        ("outputs", "sweep", number, "summary.json") for number in ("0", "1")
+        ("outputs", "sweep", f"activation={word}", "summary.json") for word in ("relu", "tanh")
     ]
 
 

@@ -143,17 +143,10 @@ class Terminal:
         if self.console.quiet:
             return
         if summary["layers"] and summary["layers"][0]["first"]:
-            longer = max(0, max(len(layer["name"]) for layer in summary["layers"]) - len("01_linear"))
-            if not self.console.is_terminal:
-                self.console.width = max(self.console.width, WIDE + longer)
-            wide = self.console.width >= WIDE + longer
-            shown = SHOWN if self.console.width >= NARROW + longer else SHOWN[:3]
-            self._print(layer_table(summary, wide=wide, shown=shown), soft_wrap=False)
-            self._print(Text(_caption(summary, wide=wide, shown=shown), "dim"))
-            for line in _over_time(summary["layers"], self.console.width):
-                self._print(line)
+            self._table(summary)
         if summary["status"] == "interrupted":
-            what = f" after {summary['steps']} steps; the record so far is in {folder}"
+            go_on = f"dlexp resume={shlex.quote(str(folder))}"
+            what = f" after {summary['steps']} steps; the record so far is in {folder}; {go_on} goes on"
             self._print(Text.assemble(("interrupted", "bold yellow"), what))
         metrics, spoiled = summary["metrics"], summary["diverged"]
         if spoiled:
@@ -173,6 +166,18 @@ class Terminal:
             self._print(Text(text))
         look = f"tensorboard --logdir {shlex.quote(str(logdir))}"
         self._print(Text.assemble((f"{'look':<12}", "dim"), look))
+
+    def _table(self, summary: Mapping[str, Any]) -> None:
+        """A row for each layer, and a line for each that ran several times."""
+        longer = max(0, max(len(layer["name"]) for layer in summary["layers"]) - len("01_linear"))
+        if not self.console.is_terminal:
+            self.console.width = max(self.console.width, WIDE + longer)
+        wide = self.console.width >= WIDE + longer
+        shown = SHOWN if self.console.width >= NARROW + longer else SHOWN[:3]
+        self._print(layer_table(summary, wide=wide, shown=shown), soft_wrap=False)
+        self._print(Text(_caption(summary, wide=wide, shown=shown), "dim"))
+        for line in _over_time(summary["layers"], self.console.width):
+            self._print(line)
 
 
 def layer_table(summary: Mapping[str, Any], *, wide: bool, shown: Sequence[str] = SHOWN) -> Table:
