@@ -197,6 +197,8 @@ def _unmake(folders: list[Path]) -> None:
 
 def _go_on(typed: list[str], words: list[str], resume: str) -> None:
     """The rest of a run that was interrupted, by the words that made it."""
+    from dlexp.record.folder import ended
+
     folder = sweeps.latest(_outputs(words), "*/*", OVERRIDES) if resume == "latest" else Path(resume)
     try:
         before = [str(word) for word in OmegaConf.load(folder / OVERRIDES)]
@@ -206,6 +208,9 @@ def _go_on(typed: list[str], words: list[str], resume: str) -> None:
         raise UserError(f"resume={resume}: holds no run ({OVERRIDES}); allowed: a run folder") from error
     if words:
         sweeps.refuse_other(resume, before, words)
+    if ended(folder):
+        print(f"{folder}: the run has come to its end; nothing is left to do")
+        return
     _single([*typed, *(words or before), f"hydra.run.dir={sweeps.quoted(str(folder))}"], goes_on=True)
 
 

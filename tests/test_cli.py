@@ -522,3 +522,25 @@ def test_load_refuses_what_is_no_run(tmp_path: Path) -> None:
     """dlexp.load and the command line speak alike."""
     with pytest.raises(UserError, match="not a run folder"):
         dlexp.load(tmp_path)
+
+
+def test_a_run_goes_on_by_name(main: Dlexp, here: Path) -> None:
+    """`resume=` takes the words of the run, or none; what it cannot take it says in one line."""
+    words = ["train.max_steps=4", "model.depth=1"]
+    assert main(*words, "hydra.run.dir=mine").code == 0
+    again = main("resume=mine")
+    assert (again.code, again.out) == (0, "mine: the run has come to its end; nothing is left to do\n")
+    assert main(*words, "resume=mine").code == 0
+    lines = refused(main("model.depth=2", "resume=mine"), lines=2)
+    assert "train.max_steps: was 4, is not there; allowed: the same words, or none" in lines[0]
+    assert "model.depth: was 1, is 2" in lines[1]
+    (line,) = refused(main("resume=other"))
+    assert line.startswith("resume=other: holds no run")
+    (line,) = refused(main("resume=latest"))
+    assert line == "resume=latest: nothing in outputs to go on with; allowed: resume=PATH"
+    (line,) = refused(main("resume.extend=true"))
+    assert line == "resume.extend: goes with resume=PATH"
+
+    (here / "mine" / "summary.json").unlink()  # as if it had been killed before its end
+    assert main("resume=mine").code == 0
+    assert "finished" in (here / "mine" / "summary.json").read_text()
