@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,9 @@ from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 
 from dlexp.compose import Composer, Request, explain
 from dlexp.errors import BusyError, UserError
+from dlexp.record import folder as folders
 
 PLAN = "sweep.json"  # what was asked for; its presence makes a folder that of a sweep
-SUMMARY = "summary.json"
 LONGEST_NAME = 150  # of a job's folder; file systems end at 255
 PERIOD = 0.2  # seconds between two looks at the folder
 STUDY = "study.db"  # Optuna's storage in the folder
@@ -103,19 +102,7 @@ def new_folder(words: Sequence[str], outputs: str) -> Path:
         key, _, value = word.partition("=")
         if key == "hydra.sweep.dir" and "${" not in value:
             return _claim(Path(value.strip("'\"")))
-    base = Path(outputs).expanduser() / "sweep" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    try:
-        base.parent.mkdir(parents=True, exist_ok=True)
-        for n in count(1):
-            folder = base if n == 1 else base.with_name(f"{base.name}_{n}")
-            try:
-                folder.mkdir()  # fails if it is there, also if another process made it just now
-                return folder
-            except FileExistsError:
-                continue
-    except OSError as error:
-        raise UserError(f"outputs={outputs}: no folder can be made there: {error.strerror}") from error
-    raise AssertionError("unreachable")
+    return folders.create(outputs, "sweep", datetime.now(), inside=".")
 
 
 def _claim(folder: Path) -> Path:
@@ -233,8 +220,6 @@ def job(request: Request) -> float | None:
 
 def _write_failed(request: Request, reason: str) -> bool:
     """See that the summary says so; False: there is nowhere to write it."""
-    from dlexp.record import folder as folders
-
     assert request.folder is not None
     if _status(request.folder) == "failed":  # the run has said so itself
         return True
@@ -251,7 +236,7 @@ def _write_failed(request: Request, reason: str) -> bool:
     }
     try:
         request.folder.mkdir(parents=True, exist_ok=True)
-        folders.write_json(request.folder / SUMMARY, summary)
+        folders.write_json(request.folder / folders.SUMMARY, summary)
     except OSError:
         return False
     return True
@@ -270,7 +255,7 @@ def _objective(summary: dict[str, Any], request: Request) -> float:
 
 def _status(folder: Path) -> str | None:
     try:
-        status: str = json.loads((folder / SUMMARY).read_bytes())["status"]
+        status: str = json.loads((folder / folders.SUMMARY).read_bytes())["status"]
     except (OSError, ValueError, KeyError):
         return None
     return status

@@ -28,8 +28,11 @@ EVENTS = "events.out.tfevents."
 ENDED = ("finished", "stopped_early", "diverged")  # a run with such a status has nothing left to do
 
 
-def create(outputs: str, name: str, now: datetime) -> Path:
+def create(outputs: str, name: str, now: datetime, inside: str = CONFIG) -> Path:
     """A new folder outputs/name/date_time; runs that start in the same second get _2, _3, ...
+
+    Args:
+        inside: what is made in it, too.
 
     Raises:
         UserError: no folder can be made there.
@@ -41,7 +44,7 @@ def create(outputs: str, name: str, now: datetime) -> Path:
             folder = base if n == 1 else base.with_name(f"{base.name}_{n}")
             try:
                 folder.mkdir()  # fails if it is there, also if another process made it just now
-                (folder / CONFIG).mkdir()
+                (folder / inside).mkdir(exist_ok=True)
                 return folder
             except FileExistsError:
                 continue
@@ -109,12 +112,20 @@ def _lock(path: Path) -> IO[str]:
             raise BusyError(f"{path.parents[1]}: is still running (pid {pid})") from error
         except OSError:  # this disk knows no locks
             pass
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+        if _names(path, file):
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
             return file
         file.close()
+
+
+def _names(path: Path, file: IO[str]) -> bool:
+    """Is it this open file that others find there?"""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:  # taken away, perhaps just now
+        return False
 
 
 def ended(folder: Path) -> bool:
