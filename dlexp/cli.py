@@ -160,7 +160,7 @@ def _hydra(words: list[str]) -> None:
     sys.argv[1:] = words
     options = VERSION_BASE
     if not options:  # from Hydra 1.4 on a config may name any class only where the program says so
-        from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS
+        from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS  # type: ignore[attr-defined, unused-ignore]
 
         options = {"execution_whitelist": UNSAFE_DISABLE_EXECUTION_CHECKS}
     hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **options)(_task)()
