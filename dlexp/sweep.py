@@ -327,6 +327,10 @@ class Begin:
         except Exception as error:  # Hydra would make a warning of it and go on
             _current.error = error
 
+    def on_job_end(self, job_return: Any, **_: Any) -> None:
+        """Hydra keeps what each job returned until the last one ends; its two configs nobody asks for."""
+        job_return.cfg = job_return.hydra_cfg = None
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("on_"):
             return lambda **_: None
