@@ -20,8 +20,10 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import dlexp
 from dlexp import sweep as sweeps
@@ -243,17 +245,22 @@ def _sweep(typed: list[str], words: list[str], resume: str | None, *, extend: bo
     sweep = sweeps.Sweep(folder, typed, own, resumed=resume is not None)
     console = Console(highlight=False)
     watch = Watch(folder, console)
+    if watch.kept:
+        console.print(f"kept        {watch.kept} jobs that have ended")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         with sweeps.current(sweep), watch:
             _hydra([*typed, *own, f"hydra.sweep.dir={sweeps.quoted(str(folder))}"])
-    except Exception as error:
-        if sweeps.unmake(folder):  # it came to no job
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if sweeps.unmake(folder):  # the words made no job
             raise UserError(*(error.lines if isinstance(error, UserError) else explain(error))) from error
         raise
     finally:
         if sweep.begun and folder.exists():
-            finish(folder, console)
+            try:
+                finish(folder, console)
+            except UserError as error:  # a full disk, say: how the jobs ended is more important
+                print(f"dlexp: {error}", file=sys.stderr)
             if watch.unfinished:
                 console.print(f"go on       dlexp -m resume={shlex.quote(str(folder))}", soft_wrap=True)
     if watch.failed:

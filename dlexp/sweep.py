@@ -6,11 +6,13 @@ and a summary whatever happens. While it runs: a line for each job that ends, an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +30,8 @@ from dlexp.errors import BusyError, UserError
 from dlexp.record import folder as folders
 
 PLAN = "sweep.json"  # what was asked for; its presence makes a folder that of a sweep
+TRACE = "error.log"  # of a job that failed
+TRACE_HINT = " (HYDRA_FULL_ERROR=1 shows the trace)"  # for those who type single runs
 LONGEST_NAME = 150  # of a job's folder; file systems end at 255
 PERIOD = 0.2  # seconds between two looks at the folder
 STUDY = "study.db"  # Optuna's storage in the folder
@@ -85,7 +89,7 @@ def differences(before: Command, now: Command) -> tuple[list[str], bool]:
         old, new = before.values.get(key, ()), now.values.get(key, ())
         if old != new:
             lines.append(f"{key}: was {','.join(old) or 'not there'}, is {','.join(new) or 'not there'}")
-            only_added &= bool(old and new) and key in before.swept and key in now.swept
+            only_added &= set(old) <= set(new) and key in before.swept and key in now.swept
     return lines, only_added
 
 
@@ -207,11 +211,16 @@ def job(request: Request) -> float | None:
     assert request.folder is not None
     try:
         summary = runner.run(request, quiet=True, resume=True).summary
-    except Exception as error:  # the next job must not suffer from it
+    except (Exception, SystemExit) as error:  # the next job must not suffer from it
         lines = error.lines if isinstance(error, UserError) else [f"{type(error).__name__}: {error}"]
         reason = " ".join("; ".join(lines).split())
         # What another process is at work on, or what can still be gone on with, is not to be lost.
         lost = isinstance(error, BusyError) or _status(request.folder) == "interrupted"
+        if not lost and (not isinstance(error, UserError) or TRACE_HINT in reason):
+            reason = reason.replace(TRACE_HINT, "")
+            with contextlib.suppress(OSError):
+                request.folder.mkdir(parents=True, exist_ok=True)
+                (request.folder / TRACE).write_text(traceback.format_exc(), encoding="utf-8")
         if lost or not _write_failed(request, reason):
             print(f"dlexp: {request.folder.name}: {reason}", file=sys.stderr, flush=True)
         return None
@@ -287,7 +296,8 @@ class Sweep:
         plan = {
             "typed": self.typed,
             "words": self.words,
-            "swept": command.swept,
+            "swept": [key.lstrip("+~") for key in command.swept],  # as it stands in a job's config
+            "order": {key.lstrip("+~"): command.values[key] for key in command.swept},
             "jobs": jobs,
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         }

@@ -67,6 +67,7 @@ def test_an_interval_is_one_value_of_a_search() -> None:
     [
         (["a=1,2", "b=3"], ["b=3", "a=1,2"], [], True),
         (["a=1,2", "b=3"], ["a=1,2,4", "b=3"], ["a: was 1,2, is 1,2,4"], True),
+        (["a=1,2", "b=3"], ["a=2,4", "b=3"], ["a: was 1,2, is 2,4"], False),
         (["a=1,2", "b=3"], ["a=1,2", "b=4"], ["b: was 3, is 4"], False),
         (["a=1,2"], ["a=1,2", "c=5"], ["c: was not there, is 5"], False),
         (["a=1,2", "hydra/launcher=basic"], ["a=1,2", "hydra/launcher=joblib"], [], True),
@@ -173,6 +174,28 @@ def test_failures_and_divergence_stop_nobody(tmp_path: Path) -> None:
     assert raised.returncode == 1
     found = summaries(tmp_path / "raised")
     assert [summary["error"] for summary in found.values()] == ["MemoryError: no room left"] * 2
+    trace = (tmp_path / "raised" / "seed=1" / "error.log").read_text()
+    assert trace.startswith("Traceback") and "own.py" in trace
+    assert not list(folder.rglob("error.log"))  # a word that cannot be used says enough
+
+
+def test_keys_that_are_added_name_jobs_too(tmp_path: Path) -> None:
+    """And a job that leaves by SystemExit takes no other with it."""
+    (tmp_path / "own.py").write_text(
+        "import sys\n"
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, outputs, kind):\n"
+        "        if kind == 'leaves': sys.exit('no more')\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, outputs))\n"
+    )
+    words = ["model=custom", "model._target_=own.Net", "+model.kind=leaves,stays", "train.max_steps=3"]
+    done = dlexp("-m", *words, "activation=relu", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    found = {name: summary["status"] for name, summary in summaries(only_sweep(tmp_path)).items()}
+    assert found == {"+model.kind=leaves": "failed", "+model.kind=stays": "finished"}
+    arms = pd.read_csv(only_sweep(tmp_path) / "sweep.csv")
+    assert arms["model.kind"].tolist() == ["leaves", "stays"]
 
 
 def test_only_diverged_is_no_failure(tmp_path: Path) -> None:

@@ -153,11 +153,13 @@ def swept_keys(folder: Path, jobs: Sequence[Job]) -> list[str]:
 
 def typed_order(folder: Path, keys: Sequence[str], jobs: Sequence[Job]) -> dict[str, dict[str | None, int]]:
     """For each swept key the rank of each of its values: as they were typed, then as jobs started."""
-    words = read_json(folder / SWEEP).get("words")
+    plan = read_json(folder / SWEEP)
+    words, order = plan.get("words"), plan.get("order")
     typed = split_words([str(word) for word in words]) if isinstance(words, list) else {}
     ranks = {}
     for key in keys:
-        listed = [repr(value(text.strip())) for text in _at_commas(typed.get(key, ""))]
+        texts = order[key] if isinstance(order, dict) and key in order else _at_commas(typed.get(key, ""))
+        listed = [repr(value(str(text).strip())) for text in texts]
         values = dict.fromkeys(job.asked(key) for job in jobs)
         # A job's 0.001 was typed as 1e-3.
         known = sorted(

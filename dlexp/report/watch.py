@@ -59,8 +59,8 @@ class Watch:
 
     @property
     def unfinished(self) -> bool:
-        """Is there anything that a second go could bring to an end?"""
-        return any(status not in DONE for status in self.statuses.values()) or self.failed
+        """Is there anything that a second go would bring further? A job that failed would fail again."""
+        return "interrupted" in self.statuses.values() or len(self.statuses) < (self._jobs or 0)
 
     @property
     def _jobs(self) -> int | None:

@@ -30,7 +30,8 @@ class Stop:
             Terminated: SIGTERM, from a scheduler, say.
         """
         if self.asked is not None:
-            raise Terminated if self.asked == signal.SIGTERM else KeyboardInterrupt
+            number, self.asked = self.asked, None
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 @contextmanager
@@ -57,6 +58,7 @@ def stoppable() -> Iterator[Stop]:
         yield stop
     finally:
         put_back()
+    stop.check()  # it came too late for the one that was asked, but those behind it are to hear of it
 
 
 class EarlyStopping:

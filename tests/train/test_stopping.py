@@ -33,11 +33,18 @@ def test_the_first_signal_is_held_back(number: int, kind: type[BaseException]) -
     assert caught.type is kind
 
 
+def test_one_that_nobody_checked_for_is_told_at_the_end() -> None:
+    """It came during the last evaluation, say: the run has ended, and the sweep is to end, too."""
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_the_second_is_not() -> None:
     """Who presses Ctrl-C twice means it."""
-    with stoppable(), pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), stoppable():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second came through at once")
 
 
 def test_handlers_are_put_back() -> None:
@@ -46,7 +53,7 @@ def test_handlers_are_put_back() -> None:
     with stoppable():
         assert signal.getsignal(signal.SIGTERM) is not before[1]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    with stoppable():
+    with pytest.raises(KeyboardInterrupt), stoppable():
         os.kill(os.getpid(), signal.SIGINT)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
