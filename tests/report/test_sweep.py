@@ -253,7 +253,7 @@ def test_only_failures(tmp_path: Path) -> None:
 def test_an_empty_sweep(tmp_path: Path) -> None:
     """Before its first job a sweep has tables without rows."""
     declare(tmp_path, ["seed=0,1"], ["seed"])
-    sweep = finish(tmp_path, Console(file=(said := io.StringIO())))
+    sweep = finish(tmp_path, Console(file=(said := io.StringIO()), width=300))
     assert sweep.runs.empty and sweep.arms.empty and "no job has started yet" in said.getvalue()
     assert len(pd.read_csv(tmp_path / "sweep.csv")) == 0
 
