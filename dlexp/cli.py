@@ -26,9 +26,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import dlexp
+from dlexp import folder as folders
 from dlexp import sweep as sweeps
-from dlexp.compose import CONFIGS, VERSION_BASE, explain, refuse_options, request
-from dlexp.errors import Terminated, UserError
+from dlexp.compose import CONFIGS, MAIN, explain, refuse_options, request
+from dlexp.errors import TRACE_HINT, Terminated, UserError
+from dlexp.words import quoted
 
 
 def main() -> None:
@@ -74,7 +76,7 @@ def _tell(error: Exception) -> NoReturn:
         lines, code = list(error.lines), 2
     else:
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        lines, code = [f"{text} (HYDRA_FULL_ERROR=1 shows the trace)"], 1
+        lines, code = [f"{text}{TRACE_HINT}"], 1
     for line in lines:
         print(f"dlexp: {line}", file=sys.stderr)
     sys.exit(code)
@@ -146,7 +148,8 @@ def _task(config: DictConfig) -> float | None:
     if own.mode == RunMode.MULTIRUN:
         if own.job.num == 0 and (sweep := sweeps.running()) and sweep.error:
             raise sweep.error
-        return sweeps.job(sweeps.placed(request(config, own), Path(own.sweep.dir), own.job.num))
+        placed = sweeps.placed(request(config, own), Path(own.sweep.dir), own.job.num)
+        return sweeps.job(placed) if placed else None
     _single_run.called = True
     try:
         from dlexp import runner
@@ -160,12 +163,7 @@ def _task(config: DictConfig) -> float | None:
 
 def _hydra(words: list[str]) -> None:
     sys.argv[1:] = words
-    options = VERSION_BASE
-    if not options:  # from Hydra 1.4 on a config may name any class only where the program says so
-        from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS  # type: ignore[attr-defined, unused-ignore]
-
-        options = {"execution_whitelist": UNSAFE_DISABLE_EXECUTION_CHECKS}
-    hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **options)(_task)()
+    hydra.main(config_path=str(CONFIGS.resolve()), config_name="config", **MAIN)(_task)()
 
 
 def _single(words: list[str], *, goes_on: bool = False) -> None:
@@ -199,24 +197,20 @@ def _unmake(folders: list[Path]) -> None:
 
 def _go_on(typed: list[str], words: list[str], resume: str) -> None:
     """The rest of a run that was interrupted, by the words that made it."""
-    from dlexp.record.folder import ended
-
-    folder = sweeps.latest(_outputs(words), "*/*", OVERRIDES) if resume == "latest" else Path(resume)
+    folder = sweeps.latest(_outputs(words), "*/*", folders.OVERRIDES) if resume == "latest" else Path(resume)
     try:
-        before = [str(word) for word in OmegaConf.load(folder / OVERRIDES)]
+        before = [str(word) for word in OmegaConf.load(folder / folders.OVERRIDES)]
     except OSError as error:
-        if (folder / sweeps.PLAN).exists():
+        if (folder / folders.PLAN).exists():
             raise UserError(f"resume={resume}: is a sweep; add -m") from error
-        raise UserError(f"resume={resume}: holds no run ({OVERRIDES}); allowed: a run folder") from error
+        what = f"holds no run ({folders.OVERRIDES}); allowed: a run folder"
+        raise UserError(f"resume={resume}: {what}") from error
     if words:
         sweeps.refuse_other(resume, before, words)
-    if ended(folder):
+    if folders.ended(folder):
         print(f"{folder}: the run has come to its end; nothing is left to do")
         return
-    _single([*typed, *(words or before), f"hydra.run.dir={sweeps.quoted(str(folder))}"], goes_on=True)
-
-
-OVERRIDES = ".hydra/overrides.yaml"
+    _single([*typed, *(words or before), f"hydra.run.dir={quoted(str(folder))}"], goes_on=True)
 
 
 def _outputs(words: list[str]) -> str:
@@ -232,7 +226,7 @@ def _sweep(typed: list[str], words: list[str], resume: str | None, *, extend: bo
 
     if resume:
         folder = (
-            sweeps.latest(_outputs(words), "sweep/*", sweeps.PLAN) if resume == "latest" else Path(resume)
+            sweeps.latest(_outputs(words), "sweep/*", folders.PLAN) if resume == "latest" else Path(resume)
         )
         before = sweeps.plan_of(folder)
         if words:
@@ -250,7 +244,7 @@ def _sweep(typed: list[str], words: list[str], resume: str | None, *, extend: bo
     signal.signal(signal.SIGTERM, _terminate)
     try:
         with sweeps.current(sweep), watch:
-            _hydra([*typed, *own, f"hydra.sweep.dir={sweeps.quoted(str(folder))}"])
+            sweep.launch(_hydra)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if sweeps.unmake(folder):  # the words made no job
             raise UserError(*(error.lines if isinstance(error, UserError) else explain(error))) from error

@@ -34,6 +34,16 @@ CONFIGS = _INSIDE if _INSIDE.is_dir() else Path(__file__).parents[1] / "configs"
 # Hydra 1.4 deprecates `version_base`; 1.3 warns when it is not given.
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 
+# Hydra 1.4 asks which targets a config may name. Here the person who types the command also owns the
+# machine, and a class of their own is meant to work (model._target_=my_package.MyNet).
+try:
+    from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS  # type: ignore[attr-defined]
+
+    ANY_TARGET: dict[str, Any] = {"_execution_whitelist_": UNSAFE_DISABLE_EXECUTION_CHECKS}
+    MAIN: dict[str, Any] = {"execution_whitelist": UNSAFE_DISABLE_EXECUTION_CHECKS}
+except ImportError:  # Hydra 1.3
+    ANY_TARGET, MAIN = {}, VERSION_BASE
+
 # Hydra keeps its state, and PyTorch its random numbers, in globals: runs of one process take turns.
 ONE_AT_A_TIME = threading.RLock()
 
@@ -214,9 +224,10 @@ def _instead(word: str) -> str:
     """What to write in place of a word that is no key=value."""
     if "=" in word:
         key, _, value = word.partition("=")
+        shown = "two words, say" if "'" in value or '"' in value else value
         return (
             "write key=value, for example model.depth=20; a value with special characters needs"
-            f" two pairs of quotes, \"{key}='{value}'\""
+            f" two pairs of quotes, \"{key}='{shown}'\""
         )
     if close := difflib.get_close_matches(word.lower(), COMMANDS, n=1):
         return f"did you mean `{COMMANDS[close[0]]}`?"

@@ -1,5 +1,7 @@
 """The one exception that is meant for the person at the keyboard."""
 
+TRACE_HINT = " (HYDRA_FULL_ERROR=1 shows the trace)"
+
 
 class UserError(Exception):
     """Something typed cannot be done. The text names the key, the value and what is allowed.

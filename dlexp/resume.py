@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from dlexp import folder as folders
 from dlexp.compose import Request, flatten
 from dlexp.errors import UserError
-from dlexp.record import folder as folders
 from dlexp.record.sinks import Appended
 from dlexp.report.terminal import Terminal
 from dlexp.train import checkpoint

@@ -14,12 +14,13 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from dlexp import describe
+from dlexp import folder as folders
 from dlexp.build.assemble import Parts, assemble
 from dlexp.build.check import check
 from dlexp.compose import Request
 from dlexp.data.batches import Batches
+from dlexp.errors import UserError
 from dlexp.parameters import own
-from dlexp.record import folder as folders
 from dlexp.record.look import Look
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import Recorder
@@ -74,6 +75,7 @@ def _run(request: Request, terminal: Terminal, earlier: Path | None) -> Run:
         devices.seed_all(config.seed, device)
         parts = assemble(request, device)
         request = parts.request
+        _refuse_objective(str(config.objective), parts)
         parameters = sum(p.numel() for p in parts.model.parameters())
         threads = devices.thread_count(config.threads, parameters, parts.batch_size, device)
         # Dropout masks are the same however many numbers the initial weights took.
@@ -89,6 +91,18 @@ def _run(request: Request, terminal: Terminal, earlier: Path | None) -> Run:
                 keeper = Keeper(folder, request, terminal, None)
                 _train(request, parts, device, threads, terminal, folder, keeper)
             return Run(folder)
+
+
+def _refuse_objective(name: str, parts: Parts) -> None:
+    """A search is told after each run how good it was: see that there will be such a number.
+
+    Raises:
+        UserError: there will not.
+    """
+    splits = ["train", *parts.data.held_out, "test"]
+    known = [f"{number}/{split}" for number in ("loss", *parts.metrics) for split in splits]
+    if name not in known:
+        raise UserError(f"objective={name}: no such number; allowed: {', '.join(known)}")
 
 
 def _new_folder(request: Request) -> Path:

@@ -7,33 +7,33 @@ and a summary whatever happens. While it runs: a line for each job that ends, an
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import itertools
+import logging
 import math
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 
+from dlexp import folder as folders
 from dlexp.compose import Composer, Request, explain
-from dlexp.errors import BusyError, UserError
-from dlexp.record import folder as folders
+from dlexp.errors import TRACE_HINT, BusyError, UserError
+from dlexp.folder import PLAN, TRACE
+from dlexp.words import folder_name, quoted
 
-PLAN = "sweep.json"  # what was asked for; its presence makes a folder that of a sweep
-TRACE = "error.log"  # of a job that failed
-TRACE_HINT = " (HYDRA_FULL_ERROR=1 shows the trace)"  # for those who type single runs
-LONGEST_NAME = 150  # of a job's folder; file systems end at 255
-PERIOD = 0.2  # seconds between two looks at the folder
+NO_BEST_TRIAL = ("Record does not exist", "No trials are completed yet")  # all failed, as has been told
 STUDY = "study.db"  # Optuna's storage in the folder
 
 
@@ -47,10 +47,16 @@ class Command:
     values: dict[str, tuple[str, ...]]
     swept: tuple[str, ...]
 
-    @property
-    def jobs(self) -> int:
-        """How many runs a grid of them has."""
-        return math.prod(len(values) for values in self.values.values())
+    def grid(self) -> list[list[str]]:
+        """The words of each job of a grid, in Hydra's order."""
+        words = [[f"{key}={value}" for value in values] for key, values in self.values.items()]
+        return [list(job) for job in itertools.product(*words)]
+
+    def samples(self) -> list[list[str]]:
+        """Jobs of a grid, so many that every word stands in one of them."""
+        first = {key: values[0] for key, values in self.values.items()}
+        varied = [first | {key: value} for key in self.swept for value in self.values[key]]
+        return [[f"{key}={value}" for key, value in job.items()] for job in varied or [first]]
 
 
 def parse(words: Sequence[str]) -> Command:
@@ -59,8 +65,6 @@ def parse(words: Sequence[str]) -> Command:
     Raises:
         UserError: one of them cannot be read.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     try:
         parsed = OverridesParser.create().parse_overrides(list(words))
     except OverrideParseException as error:
@@ -134,11 +138,6 @@ def unmake(folder: Path) -> bool:
     return True
 
 
-def quoted(text: str) -> str:
-    """As a value on a command line for Hydra, whatever characters it has."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def refuse_other(resume: str, before: Sequence[str], now: Sequence[str], *, extend: bool = False) -> None:
     """Make sure that a command goes on with what an earlier one began.
 
@@ -157,10 +156,8 @@ def plan_of(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no sweep.
     """
-    try:
-        found: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"resume={folder}: holds no sweep ({PLAN}); allowed: a sweep's folder") from error
+    if not (found := folders.read_json(folder / PLAN)):
+        raise UserError(f"resume={folder}: holds no sweep ({PLAN}); allowed: a sweep's folder")
     return found
 
 
@@ -179,25 +176,21 @@ def latest(outputs: str, pattern: str, marker: str) -> Path:
 # --- in every job ----------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=8)
-def _swept(folder: Path) -> tuple[str, ...]:
-    return tuple(plan_of(folder)["swept"])
+def placed(request: Request, folder: Path, number: int) -> Request | None:
+    """The request with the run folder of its job: a name that TensorBoard's list of runs can show.
+
+    None: it is not this job's turn (`Sweep.launch`).
+    """
+    plan = plan_of(folder)
+    name = folder_name(_of_swept(request.overrides, plan["swept"])) or str(number)
+    if plan["only"] is not None and name not in plan["only"]:
+        return None
+    return replace(request, folder=folder / name, swept=tuple(plan["swept"]))
 
 
-def placed(request: Request, folder: Path, number: int) -> Request:
-    """The request with the run folder of its job: a name that TensorBoard's list of runs can show."""
-    swept = _swept(folder)
-    words = [word for word in request.overrides if word.partition("=")[0].lstrip("+~") in swept]
-    return replace(request, folder=folder / (folder_name(words) or str(number)), swept=swept)
-
-
-def folder_name(words: Sequence[str]) -> str:
-    """Words as the name of a folder, e.g. activation=relu,seed=0."""
-    name = ",".join(words)
-    safe = re.sub(r"[^\w=.,+@-]", "_", name)
-    if safe == name and len(name) <= LONGEST_NAME:
-        return name
-    return f"{safe[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+def _of_swept(words: Sequence[str], swept: Sequence[str]) -> list[str]:
+    """The words of a job that set what is swept."""
+    return [word for word in words if word.partition("=")[0].lstrip("+~") in swept]
 
 
 def job(request: Request) -> float | None:
@@ -215,7 +208,7 @@ def job(request: Request) -> float | None:
         lines = error.lines if isinstance(error, UserError) else [f"{type(error).__name__}: {error}"]
         reason = " ".join("; ".join(lines).split())
         # What another process is at work on, or what can still be gone on with, is not to be lost.
-        lost = isinstance(error, BusyError) or _status(request.folder) == "interrupted"
+        lost = isinstance(error, BusyError) or folders.status(request.folder) == "interrupted"
         if not lost and (not isinstance(error, UserError) or TRACE_HINT in reason):
             reason = reason.replace(TRACE_HINT, "")
             with contextlib.suppress(OSError):
@@ -230,22 +223,26 @@ def job(request: Request) -> float | None:
 def _write_failed(request: Request, reason: str) -> bool:
     """See that the summary says so; False: there is nowhere to write it."""
     assert request.folder is not None
-    if _status(request.folder) == "failed":  # the run has said so itself
+    if folders.status(request.folder) == "failed":  # the run has said so itself
         return True
+    asked = {"seed": request.config.seed, "overrides": request.overrides, "choices": request.choices}
+    return _write_summary(request.folder, reason, asked)
+
+
+def _write_summary(folder: Path, reason: str, asked: dict[str, Any]) -> bool:
+    """That of a job which failed before it had one."""
     summary = {
         "status": "failed",
         "error": reason,
         "steps": 0,
-        "seed": request.config.seed,
-        "overrides": request.overrides,
-        "choices": request.choices,
+        **asked,
         "metrics": {},
         "layers": [],
         "timing": {"started": datetime.now().astimezone().isoformat(timespec="seconds")},
     }
     try:
-        request.folder.mkdir(parents=True, exist_ok=True)
-        folders.write_json(request.folder / folders.SUMMARY, summary)
+        folder.mkdir(parents=True, exist_ok=True)
+        folders.write_json(folder / folders.SUMMARY, summary)
     except OSError:
         return False
     return True
@@ -256,18 +253,7 @@ def _objective(summary: dict[str, Any], request: Request) -> float:
     name, direction = request.config.objective, request.hydra.sweeper.get("direction")
     worst = -math.inf if str(direction).endswith("maximize") else math.inf
     found = summary["metrics"].get(name)
-    if summary["status"] != "diverged" and name not in summary["metrics"]:
-        known = ", ".join(sorted(summary["metrics"]))
-        raise UserError(f"objective={name}: no such number; allowed: {known}")
     return worst if found is None or summary["status"] == "diverged" else float(found)
-
-
-def _status(folder: Path) -> str | None:
-    try:
-        status: str = json.loads((folder / folders.SUMMARY).read_bytes())["status"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return status
 
 
 # --- around all of them ----------------------------------------------------------------------------
@@ -281,29 +267,84 @@ class Sweep:
         self.folder, self.typed, self.words, self.resumed = folder, list(typed), list(words), resumed
         self.begun = False
         self.error: Exception | None = None
+        self._planned: dict[str, list[str]] = {}  # of a grid: the jobs, and their words
+        self._only: list[str] | None = None
+
+    def launch(self, hydra: Callable[[list[str]], None]) -> None:
+        """Let Hydra run the jobs on these words, also those that another one takes down with it.
+
+        A process that the kernel kills, for want of memory say, ends the pool of joblib that it belongs
+        to. The jobs that had not begun run then in a new pool, and after them each of those that were
+        under way by itself: one that is killed once more has failed.
+
+        Raises:
+            BrokenExecutor: none of the jobs was under way.
+            Exception: what Hydra or a launcher raises.
+        """
+        suspects: list[str] = []
+        while broken := self._round(hydra, None if not suspects else self._missing(suspects)):
+            found = [name for name in self._missing(suspects) if (self.folder / name).is_dir()]
+            if not found:
+                raise broken
+            suspects += found
+            print("dlexp: a process was killed; what it took down is run again", file=sys.stderr)
+            if not self._missing(suspects):
+                break
+        for name in suspects:
+            if broken := self._round(hydra, [name]):
+                codes = re.search(r"\{(.*?)\}", str(broken))
+                reason = f"its process was killed{f' ({codes[1]})' if codes else ''}; out of memory?"
+                _write_summary(self.folder / name, reason, {"overrides": self._planned[name], "choices": {}})
+
+    def _round(self, hydra: Callable[[list[str]], None], only: list[str] | None) -> BrokenExecutor | None:
+        """Run all jobs or `only` some; returns what took the pool of processes down, if that happened."""
+        self._only = only
+        try:
+            hydra([*self.typed, *self.words, f"hydra.sweep.dir={quoted(str(self.folder))}"])
+        except BrokenExecutor as error:
+            return error
+        except ValueError as error:
+            if str(error).rstrip(".") not in NO_BEST_TRIAL:
+                raise
+        return None
+
+    def _missing(self, suspects: Sequence[str]) -> list[str]:
+        """The planned jobs that have no summary, but for the suspects."""
+        missing = [name for name in self._planned if folders.status(self.folder / name) is None]
+        return [name for name in missing if name not in suspects]
 
     def begin(self, config: DictConfig) -> None:
         """Hydra has composed the sweep's config and has started nothing yet."""
         searches = "sampler" in config.hydra.sweeper
         params = config.hydra.sweeper.get("params") or {}
         command = parse([*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task])
-        jobs = command.jobs
+        swept = [key.lstrip("+~") for key in command.swept]  # as it stands in a job's config
+        loader = GlobalHydra.instance().config_loader()
+        loader.load_sweep_config = composer = Composer(loader)  # type: ignore[method-assign]
         if searches:
             jobs = config.hydra.sweeper.n_trials
-            _prepare_study(config, self.folder, resumed=self.resumed)
-        kind = " ".join(f"{key}={','.join(command.values[key])}" for key in command.swept)
-        print(f"sweep       {jobs} jobs: {kind}\nfolder      {self.folder}", flush=True)
+            _prepare_study(config, self.folder, resumed=self.resumed or self.begun)
+        else:
+            for words in command.samples():  # a word that cannot be used is told before anything else
+                composer(config, words)
+            asked = [_of_swept(job, swept) for job in command.grid()]
+            self._planned = {folder_name(words) or str(n): words for n, words in enumerate(asked)}
+            jobs = len(self._planned)
+        if not self.begun:
+            kind = " ".join(f"{key}={','.join(command.values[key])}" for key in command.swept)
+            count = "1 job" if jobs == 1 else f"{jobs} jobs"
+            print(f"sweep       {count}{kind and ': '}{kind}\nfolder      {self.folder}", flush=True)
         plan = {
             "typed": self.typed,
             "words": self.words,
-            "swept": [key.lstrip("+~") for key in command.swept],  # as it stands in a job's config
+            "swept": swept,
             "order": {key.lstrip("+~"): command.values[key] for key in command.swept},
             "jobs": jobs,
+            "planned": self._planned,
+            "only": self._only,  # their turn it is; null: that of all
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        _write_plan(self.folder, plan)
-        loader = GlobalHydra.instance().config_loader()
-        loader.load_sweep_config = Composer(loader)  # type: ignore[method-assign]
+        folders.write_json(self.folder / PLAN, plan)
         self.begun = True
 
 
@@ -326,7 +367,7 @@ def current(sweep: Sweep) -> Iterator[None]:
         _current = None
 
 
-class Begin:
+class Begin(Callback):
     """Hydra's callback: named in config.yaml, called before the first job of a sweep."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -337,21 +378,9 @@ class Begin:
         except Exception as error:  # Hydra would make a warning of it and go on
             _current.error = error
 
-    def on_job_end(self, job_return: Any, **_: Any) -> None:
+    def on_job_end(self, config: DictConfig, job_return: Any, **_: Any) -> None:
         """Hydra keeps what each job returned until the last one ends; its two configs nobody asks for."""
         job_return.cfg = job_return.hydra_cfg = None
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("on_"):
-            return lambda **_: None
-        raise AttributeError(name)
-
-
-def _write_plan(folder: Path, plan: dict[str, Any]) -> None:
-    draft = folder / f".{PLAN}"
-    draft.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / PLAN)
-    _swept.cache_clear()
 
 
 def _prepare_study(config: DictConfig, folder: Path, *, resumed: bool) -> None:
@@ -359,6 +388,7 @@ def _prepare_study(config: DictConfig, folder: Path, *, resumed: bool) -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)  # we tell what fails
     sweeper = config.hydra.sweeper
     storage = sweeper.storage or f"sqlite:///{(folder / STUDY).resolve()}"
     name = sweeper.study_name or "dlexp"

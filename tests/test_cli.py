@@ -23,9 +23,9 @@ from omegaconf import OmegaConf
 
 import dlexp
 from dlexp import cli
+from dlexp import folder as folders
 from dlexp.compose import CONFIGS
 from dlexp.errors import UserError
-from dlexp.record import folder as folders
 
 DLEXP = [sys.executable, "-m", "dlexp"]
 FILES = {"metrics.jsonl", "records.jsonl", "summary.json", ".hydra"}

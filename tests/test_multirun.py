@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from dlexp import folder as folders
 from dlexp import sweep
 from dlexp.compose import CONFIGS, VERSION_BASE, Composer
 from dlexp.errors import UserError
-from dlexp.sweep import differences, folder_name, parse, quoted
+from dlexp.sweep import differences, parse
 
 SMALL = ["train.max_steps=30", "record.tensorboard=false", "model.depth=1", "model.width=8"]
 WITH_WEIGHTS = ["train.keep_weights=true", "train.checkpoint_every=20", "train.epochs=40", "model.width=16"]
@@ -53,7 +56,12 @@ def test_words_are_read_as_hydra_reads_them() -> None:
     assert command.values["model.depth"] == ("2", "10")
     assert command.values["activation"] == ("relu",)
     assert command.swept == ("seed", "model.depth", "+x")
-    assert command.jobs == 3 * 2 * 2
+    grid = command.grid()
+    assert len(grid) == 3 * 2 * 2
+    assert grid[1] == ["seed=0", "model.depth=2", "activation=relu", "name='a,b'", "+x=2"]
+    samples = command.samples()
+    assert {word for job in samples for word in job} == {word for job in grid for word in job}
+    assert len(samples) == 3 + 2 + 2
 
 
 def test_an_interval_is_one_value_of_a_search() -> None:
@@ -77,21 +85,6 @@ def test_what_two_commands_differ_in(
     before: list[str], now: list[str], lines: list[str], only_added: bool
 ) -> None:
     assert differences(parse(before), parse(now)) == (lines, only_added)
-
-
-def test_the_name_of_a_job_can_be_a_folder() -> None:
-    assert folder_name(["activation=relu", "optimizer.lr=1e-3"]) == "activation=relu,optimizer.lr=1e-3"
-    path = folder_name(["data.path=/home/me/a b.csv"])
-    assert "/" not in path and " " not in path and path.startswith("data.path=_home_me_a_b.csv_")
-    assert path != folder_name(["data.path=/home/me/a_b.csv"])
-    long = folder_name([f"model.x{i}=12345" for i in range(40)])
-    assert len(long) < 200 and long != folder_name([f"model.x{i}=12345" for i in range(41)])
-
-
-@pytest.mark.parametrize("text", ["plain", "with space", "a=b,c", "it's", "back\\slash", "br[ack]et{s}"])
-def test_a_quoted_value_comes_back(text: str) -> None:
-    assert parse([f"key={quoted(text)}"]).values["key"][0].strip("'\"") in (text, quoted(text).strip("'"))
-    assert parse([f"key={quoted(text)}"]).swept == ()
 
 
 def test_sweeps_of_the_same_second_have_folders_of_their_own(
@@ -208,6 +201,7 @@ def test_a_wrong_word_leaves_nothing(tmp_path: Path) -> None:
     done = dlexp("-m", "activation=relu,nope", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("dlexp: activation=nope: no such choice; allowed: abs, ")
+    assert done.stdout == ""
     assert not list((tmp_path / "outputs" / "sweep").iterdir())
     alone = dlexp("sweep=grid", cwd=tmp_path)
     assert (alone.returncode, alone.stderr) == (2, "dlexp: sweep=grid: many runs; add -m\n")
@@ -222,6 +216,7 @@ def test_a_job_that_has_no_place_to_write_to(tmp_path: Path) -> None:
     assert "seed=0: " in done.stderr and "Traceback" not in done.stderr
     assert [s["status"] for s in summaries(tmp_path / "mine").values()] == ["finished"]
     assert (tmp_path / "mine" / "seed=0").read_text() == "in the way"
+    assert "1 job not begun (seed=0)" in done.stdout
 
 
 def test_runs_have_names_and_hparams_of_what_is_swept(tmp_path: Path) -> None:
@@ -364,6 +359,82 @@ def test_a_launcher_gives_what_the_basic_one_gives(
         assert summary["metrics"] == launched[name]["metrics"]
 
 
+def pool(folder: Path, deadly: set[str], at_once: int = 2) -> Callable[[list[str]], None]:
+    """Hydra with a pool of processes: a deadly job takes those with it that are under way."""
+
+    def hydra(words: list[str]) -> None:
+        assert words[-1] == f"hydra.sweep.dir='{folder}'"
+        plan = json.loads((folder / "sweep.json").read_text())
+        turn = [name for name in plan["planned"] if plan["only"] is None or name in plan["only"]]
+        waiting = [name for name in turn if folders.status(folder / name) is None]
+        while waiting:
+            under_way, waiting = waiting[:at_once], waiting[at_once:]
+            for name in under_way:
+                (folder / name).mkdir(exist_ok=True)
+            if deadly & set(under_way):
+                raise BrokenExecutor("exit codes: {SIGKILL(-9)}")
+            for name in under_way:
+                folders.write_json(folder / name / "summary.json", {"status": "finished"})
+
+    return hydra
+
+
+@pytest.mark.parametrize("deadly", [set(), {"b"}, {"a", "f"}, {"c", "d", "e"}, set("abcdef")])
+def test_a_job_that_is_killed_takes_no_other_with_it(deadly: set[str], tmp_path: Path) -> None:
+    own = Planned(tmp_path, {name: ["k=?"] for name in "abcdef"})
+    own.launch(pool(tmp_path, deadly))
+    found = summaries(tmp_path)
+    assert {name for name in found if found[name]["status"] == "finished"} == set("abcdef") - deadly
+    assert {name for name in found if "SIGKILL(-9)" in found[name].get("error", "")} == deadly
+
+
+def test_a_pool_that_breaks_without_a_job_is_an_error(tmp_path: Path) -> None:
+    def hydra(words: list[str]) -> None:
+        raise BrokenExecutor("no pool here")
+
+    with pytest.raises(BrokenExecutor, match="no pool here"):
+        Planned(tmp_path, {"a": []}).launch(hydra)
+
+
+class Planned(sweep.Sweep):
+    """A sweep whose jobs are known; in place of Hydra's call of `begin` it notes whose turn it is."""
+
+    def __init__(self, folder: Path, planned: dict[str, list[str]]) -> None:
+        super().__init__(folder, ["-m"], ["k=a,b"], resumed=False)
+        self._planned = planned
+
+    def _round(self, hydra: Any, only: list[str] | None) -> BrokenExecutor | None:
+        (self.folder / "sweep.json").write_text(json.dumps({"planned": self._planned, "only": only}))
+        return super()._round(hydra, only)
+
+
+DEADLY = """
+import os, signal
+from torch import nn
+class Net(nn.Sequential):
+    def __init__(self, outputs, kind):
+        super().__init__(nn.Flatten(), nn.Linear(64, outputs))
+        self.kind, self.calls = kind, 0
+    def forward(self, x):
+        self.calls += 1
+        if self.kind == "dies" and self.calls > 2: os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+"""
+
+
+def test_joblib_survives_a_job_that_the_kernel_kills(tmp_path: Path) -> None:
+    pytest.importorskip(PLUGINS["joblib"], reason="dlexp[sweep] is not installed")
+    (tmp_path / "own.py").write_text(DEADLY)
+    words = ["model=custom", "model._target_=own.Net", "+model.kind=dies,a,b", "train.max_steps=5"]
+    done = dlexp("-m", *words, "record=off", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "a process was killed; what it took down is run again" in done.stderr
+    runs = pd.read_csv(only_sweep(tmp_path) / "runs.csv", index_col="model.kind")
+    assert runs["status"].to_dict() == {"dies": "failed", "a": "finished", "b": "finished"}
+    assert runs["error"]["dies"] == "its process was killed (SIGKILL(-9)); out of memory?"
+    assert runs["seed"]["a"] == 0
+
+
 def test_a_search_is_resumed_without_repeating_trials(tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna", reason="dlexp[sweep] is not installed")
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
@@ -384,6 +455,15 @@ def test_a_search_is_resumed_without_repeating_trials(tmp_path: Path) -> None:
     losses = {s["metrics"]["loss/validation"] for s in summaries(folder).values()}
     assert {trial.value for trial in done} == losses
     assert len(pd.read_csv(folder / "runs.csv")) == 6
+
+
+def test_a_search_for_what_is_not_measured_trains_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="dlexp[sweep] is not installed")
+    words = ["hydra/sweeper=optuna", "optimizer.lr=interval(0.1,1)", "objective=acuracy/validation"]
+    done = dlexp("-m", *words, "hydra.sweeper.n_trials=2", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "objective=acuracy/validation: no such number; allowed: loss/train, loss/validation" in done.stdout
+    assert [summary["steps"] for summary in summaries(only_sweep(tmp_path)).values()] == [0, 0]
 
 
 def test_a_ready_made_search_runs(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import dlexp
+from dlexp import folder as folders
 from dlexp import runner
 from dlexp.compose import compose
 from dlexp.errors import BusyError, Terminated, UserError
-from dlexp.record import folder as folders
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
 from dlexp.resume import differences

@@ -23,24 +23,15 @@ from dlexp.build.initialize import initialize
 from dlexp.build.losses import PerStep
 from dlexp.build.target import locate
 from dlexp.build.task import COMPETING, TASKS, answer, misfit, refuse_misfit, shapes, shortened, view
-from dlexp.compose import CONFIGS, Request, notes
+from dlexp.compose import ANY_TARGET, CONFIGS, Request, notes
 from dlexp.data.dataset import Dataset, Split
-from dlexp.errors import UserError
+from dlexp.errors import TRACE_HINT, UserError
 from dlexp.train import metrics
 from dlexp.train.gaps import SHARES
 from dlexp.train.learning_rate import LearningRate
 from dlexp.train.milestone import Milestone
 from dlexp.train.step import Metric, Regularizer, evaluating
 from dlexp.train.stopping import EarlyStopping
-
-# Hydra 1.4 asks which targets a config may name. Here the person who types the command also owns the
-# machine, and a class of their own is meant to work (model._target_=my_package.MyNet).
-try:
-    from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS  # type: ignore[attr-defined]
-
-    ANY_TARGET: dict[str, Any] = {"_execution_whitelist_": UNSAFE_DISABLE_EXECUTION_CHECKS}
-except ImportError:  # Hydra 1.3
-    ANY_TARGET = {}
 
 OTHER_SHARES = ("error_rate", "ece", "fooled", "modes_covered", "two_sample")  # metrics from 0 to 1, too
 OFFERED_IF_CHOSEN = ("normalization", "position", "dropout")  # to a model; with normalization=none, say, not
@@ -564,7 +555,7 @@ def _blame(request: Request, group: str, what: str = "") -> Iterator[None]:
         own = f"{group}._target_" in _typed(request)
         if own and not (what and _is_of_shapes(raised)):  # of somebody's own code the text says little
             what = "forward raised " if what else ""
-            text = f"{type(raised).__name__}: {text} (HYDRA_FULL_ERROR=1 shows the trace)"
+            text = f"{type(raised).__name__}: {text}{TRACE_HINT}"
         if "DefaultCPUAllocator" in text or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             text = "does not fit into memory"
         raise UserError(f"{_asked(request, group)}: {what}{text}") from error

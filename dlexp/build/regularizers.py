@@ -22,7 +22,17 @@ def weights(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in found if p.requires_grad]
 
 
-class L2:
+class _Base:
+    """Adds nothing to the loss and changes nothing that forward sees; each kind below does one thing."""
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        return None
+
+    def perturbed(self, model: nn.Module) -> AbstractContextManager[None] | None:
+        return None
+
+
+class L2(_Base):
     """Adds strength / 2 * sum of w^2 to the loss, so strength * w to each gradient."""
 
     def __init__(self, strength: float, biases: bool = False) -> None:
@@ -33,11 +43,8 @@ class L2:
         held = [p for p in model.parameters() if p.requires_grad] if self._biases else weights(model)
         return self._strength / 2 * torch.stack([w.square().sum() for w in held]).sum() if held else None
 
-    def perturbed(self, model: nn.Module) -> None:
-        return None
 
-
-class L1:
+class L1(_Base):
     """Adds strength * sum of |w| to the loss, so strength * sign(w) to each gradient, 0 at w = 0."""
 
     def __init__(self, strength: float) -> None:
@@ -47,11 +54,8 @@ class L1:
         held = weights(model)
         return self._strength * torch.stack([w.abs().sum() for w in held]).sum() if held else None
 
-    def perturbed(self, model: nn.Module) -> None:
-        return None
 
-
-class ProximalL1:
+class ProximalL1(_Base):
     """The same penalty without its gradient: after each step w moves by lr * strength to 0 and stays there.
 
     Soft threshold, sign(w) * max(|w| - lr * strength, 0); with plain gradient descent this is ISTA
@@ -61,12 +65,6 @@ class ProximalL1:
     def __init__(self, strength: float) -> None:
         self._strength = strength
 
-    def penalty(self, model: nn.Module) -> None:
-        return None
-
-    def perturbed(self, model: nn.Module) -> None:
-        return None
-
     @torch.no_grad()
     def after_step(self, model: nn.Module, optimizer: Optimizer) -> None:
         """After the update of `optimizer`, with the learning rate of that update."""
@@ -75,7 +73,7 @@ class ProximalL1:
             w.copy_(nn.functional.softshrink(w, rates[w] * self._strength))
 
 
-class MaxNorm:
+class MaxNorm(_Base):
     """After each step the incoming weights of every unit are scaled down to norm `max_norm` if above.
 
     Srivastava et al. 2014, section 5.1. A unit is an index of the first dimension of a weight.
@@ -84,12 +82,6 @@ class MaxNorm:
     def __init__(self, max_norm: float) -> None:
         self._max_norm = max_norm
 
-    def penalty(self, model: nn.Module) -> None:
-        return None
-
-    def perturbed(self, model: nn.Module) -> None:
-        return None
-
     @torch.no_grad()
     def after_step(self, model: nn.Module, optimizer: Optimizer) -> None:
         """After the update of `optimizer`."""
@@ -97,14 +89,11 @@ class MaxNorm:
             w.renorm_(p=2, dim=0, maxnorm=self._max_norm)
 
 
-class WeightNoise:
+class WeightNoise(_Base):
     """Forward and backward see w + sigma * N(0, 1), drawn anew for each batch; the update meets w itself."""
 
     def __init__(self, sigma: float) -> None:
         self._sigma = sigma
-
-    def penalty(self, model: nn.Module) -> None:
-        return None
 
     def perturbed(self, model: nn.Module) -> AbstractContextManager[None]:
         return self._noise_on(weights(model))

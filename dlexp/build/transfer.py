@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dlexp.build.task import TASKS
 from dlexp.data.dataset import Dataset
 from dlexp.errors import UserError
+from dlexp.folder import SUMMARY, WEIGHTS
 from dlexp.parameters import owners
 
 SOURCE = "the folder of a finished run with train.keep_weights=true"
@@ -79,21 +80,21 @@ def _read(folder: Path) -> tuple[Summary, Weights]:
     """What a run left behind, if it came to its end."""
     if not folder.is_dir():
         raise UserError(f"no such folder; allowed: {SOURCE}")
-    if not (folder / "summary.json").is_file():
-        raise UserError(f"no run has ended there, it has no summary.json; allowed: {SOURCE}")
-    summary: Summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    if not (folder / SUMMARY).is_file():
+        raise UserError(f"no run has ended there, it has no {SUMMARY}; allowed: {SOURCE}")
+    summary: Summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     if summary["status"] not in ENDED:
         raise UserError(f"its status is {summary['status']}; allowed: {SOURCE}")
     if "data" not in summary:
         raise UserError("an older dlexp did not note the shape of its inputs; allowed: the same run again")
-    if not (folder / "weights.pt").is_file():
+    if not (folder / WEIGHTS).is_file():
         words = [word for word in summary["overrides"] if not word.startswith("hydra.")]
         again = shlex.join(["dlexp", *words, "train.keep_weights=true"])
         raise UserError(f"its weights were not kept; allowed: {again}")
     try:
-        return summary, torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)
+        return summary, torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"its weights.pt cannot be read: {_line(error)}") from error
+        raise UserError(f"its {WEIGHTS} cannot be read: {_line(error)}") from error
 
 
 def _refuse_other_kind(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlexp.report.jobs import UNFINISHED, Job, short
+from dlexp.report.jobs import NOT_BEGUN, UNFINISHED, Job, short
 from dlexp.report.sweep import Arm, Sweep
 from dlexp.report.terminal import compact
 
@@ -21,7 +21,7 @@ NO_GOOD_END = ("failed", "diverged")  # their reasons are told
 
 def show(sweep: Sweep, console: Console) -> None:
     """The table of the arms, what it says, and what went wrong."""
-    if not sweep.jobs:
+    if not any(job.begun for job in sweep.jobs):
         console.print(Text(f"{sweep.folder}: no job has started yet"))
         return
     shown = list(range(len(sweep.rows)))
@@ -41,7 +41,8 @@ def _table(sweep: Sweep, shown: list[int]) -> Table:
     for key in sweep.keys:
         table.add_column(_header(key), overflow="ellipsis")  # these make room for numbers
     columns = ("loss",) if metric == "loss" else ("loss", metric)
-    for name in (*columns, "delta factor"):
+    factors = _has_factors(sweep)
+    for name in (*columns, "delta factor") if factors else columns:
         table.add_column(_header(name), justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for i in shown:
@@ -49,12 +50,18 @@ def _table(sweep: Sweep, shown: list[int]) -> Table:
         numbers = [compact(arm.mean("loss/validation"))]
         if metric != "loss":
             numbers.append(_metric(sweep, arm))
-        numbers.append(compact(arm.mean("delta_factor_last")))
+        if factors:
+            numbers.append(compact(arm.mean("delta_factor_last")))
         mark, style = ("★", "bold green") if i == sweep.best else ("", "" if arm.ended else "red")
         table.add_row(
             mark, *(short(text, LONGEST) for text in arm.typed), *numbers, _status(arm), style=style
         )
     return table
+
+
+def _has_factors(sweep: Sweep) -> bool:
+    """Has any network hidden layers enough?"""
+    return any(arm.mean("delta_factor_last") is not None for arm in sweep.rows)
 
 
 def _header(name: str) -> str:
@@ -94,10 +101,8 @@ def _caption(sweep: Sweep, shown: int) -> Iterator[str]:
     """What the numbers are."""
     several = any(len(arm.ended) > 1 for arm in sweep.rows)
     spread = "; mean ± standard deviation over seeds" if several else ""
-    yield (
-        f"loss and metric on validation{spread}; delta factor: by which delta_rms changes in a hidden layer"
-        " on its way back, last recorded"
-    )
+    factor = "; delta factor: by which delta_rms changes in a hidden layer on its way back, last recorded"
+    yield f"loss and metric on validation{spread}{factor if _has_factors(sweep) else ''}"
     if sweep.best is not None:
         pairs = zip(sweep.keys, sweep.rows[sweep.best].typed, strict=True)
         words = " ".join(f"{key}={text}" for key, text in pairs if text is not None)
@@ -122,8 +127,9 @@ def _troubles(sweep: Sweep) -> Iterator[Text]:
         yield from (Text.assemble((f"{status:<8}", "bold red"), f"  {line}") for line in lines[:MOST_REASONS])
         if (more := len(lines) - MOST_REASONS) > 0:
             yield Text(f"{status:<8}  {more} more reasons in {sweep.folder / 'runs.csv'}")
-    if count := sum(job.status == UNFINISHED for job in sweep.jobs):
-        yield Text(
-            f"{count} {'job has' if count == 1 else 'jobs have'} no summary: still going on, or killed",
-            "yellow",
-        )
+    without = "without a summary: still going on, or killed"
+    for status, what in ((UNFINISHED, without), (NOT_BEGUN, NOT_BEGUN)):
+        if names := [_words(sweep, job) for job in sweep.jobs if job.status == status]:
+            rest = f" and {len(names) - MOST_REASONS} more" if len(names) > MOST_REASONS else ""
+            count = "1 job" if len(names) == 1 else f"{len(names)} jobs"
+            yield Text(f"{count} {what} ({', '.join(names[:MOST_REASONS])}{rest})", "yellow")

@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.text import Text
 
 from dlexp.errors import UserError
-from dlexp.report.jobs import SUMMARY, SWEEP, UNFINISHED, Job, is_job, overrides
+from dlexp.folder import METRICS, PLAN, RECORDS, SUMMARY
+from dlexp.report.jobs import UNFINISHED, Job, is_job, overrides
 from dlexp.report.load import Run, read_lines
 from dlexp.report.terminal import Terminal
 
 if TYPE_CHECKING:
     from dlexp.report.sweep import Sweep
 
-RECORDS, METRICS = "records.jsonl", "metrics.jsonl"
 SHOWN = 5  # folders that are named where none was found
 
 
@@ -69,7 +69,7 @@ def _kind(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise UserError(f"report {folder}: {'no such folder' if not folder.exists() else 'not a folder'}")
-    if (folder / SWEEP).is_file():
+    if (folder / PLAN).is_file():
         return "sweep"
     if is_job(folder):
         return "run"

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlexp.better import lower_is_better
+from dlexp.folder import write_whole
 from dlexp.report.jobs import UNFINISHED, Job, short, value
 from dlexp.report.profile import QUANTITY, mean_profile, profile
-from dlexp.report.sweep import SEED, Sweep, write_whole
+from dlexp.report.sweep import SEED, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dlexp.errors import UserError
+from dlexp.folder import CONFIG, OVERRIDES, PLAN, SUMMARY, read_json
 from dlexp.report.profile import factor, profile
+from dlexp.words import split_words, unquoted
 
-SUMMARY, SWEEP, CONFIG = "summary.json", "sweep.json", ".hydra"
-ENDED = ("finished", "stopped_early")  # the numbers of these count
+COUNTED = ("finished", "stopped_early")  # the numbers of these are compared
 UNFINISHED = "unfinished"  # no summary: the run still goes on, or was killed
+NOT_BEGUN = "not begun"  # planned, but there is no folder
 SPLITS = ("train", "train_dev", "validation", "test")
 SHORT = 7  # characters: a longer number is rounded where it is shown
 Value = str | int | float | bool | None
@@ -27,15 +29,16 @@ class Job:
     name: str  # of its folder
     words: Mapping[str, str]  # key -> value as typed
     summary: Mapping[str, Any]  # {} if there is none (yet)
+    begun: bool = True
 
     @property
     def status(self) -> str:
-        return str(self.summary.get("status", UNFINISHED))
+        return str(self.summary.get("status", UNFINISHED if self.begun else NOT_BEGUN))
 
     @property
     def ended(self) -> bool:
         """Whether it came to its end, so that its numbers can be compared."""
-        return self.status in ENDED
+        return self.status in COUNTED
 
     @property
     def started(self) -> str:
@@ -95,7 +98,7 @@ def is_job(folder: Path) -> bool:
 
 
 def read_jobs(folder: Path) -> list[Job]:
-    """Those that lie in the folder of a sweep, in the order in which they started.
+    """Those that lie in the folder of a sweep, in the order in which they started, then those to come.
 
     Raises:
         UserError: there is no such folder.
@@ -104,13 +107,20 @@ def read_jobs(folder: Path) -> list[Job]:
         found = [path for path in folder.iterdir() if is_job(path)]
     except OSError as error:
         raise UserError(f"{folder}: no folder that can be read: {error.strerror}") from error
-    return sorted(map(_read, found), key=lambda job: (job.started, _natural(job.name)))
+    planned: dict[str, list[str]] = read_json(folder / PLAN).get("planned") or {}
+    jobs = [_read(path, planned.get(path.name, ())) for path in found]
+    jobs.sort(key=lambda job: (job.started, _natural(job.name)))
+    begun = {job.name for job in jobs}
+    to_come = [
+        Job(name, split_words(words), {}, begun=False) for name, words in planned.items() if name not in begun
+    ]
+    return jobs + to_come
 
 
-def _read(folder: Path) -> Job:
+def _read(folder: Path, planned: Sequence[str]) -> Job:
     summary = read_json(folder / SUMMARY)
-    words = summary.get("overrides")
-    return Job(folder.name, split_words(overrides(folder) if words is None else words), summary)
+    words = summary.get("overrides") or overrides(folder) or planned
+    return Job(folder.name, split_words(words), summary)
 
 
 def overrides(folder: Path) -> list[str]:
@@ -120,31 +130,14 @@ def overrides(folder: Path) -> list[str]:
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
-        return [str(word) for word in OmegaConf.load(folder / CONFIG / "overrides.yaml")]
+        return [str(word) for word in OmegaConf.load(folder / OVERRIDES)]
     except (OSError, OmegaConfBaseException, YAMLError):  # not there, or cut short by a kill
         return []
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file; {} if it is not there or is not whole."""
-    import orjson
-
-    try:
-        content = orjson.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def split_words(words: Sequence[str]) -> dict[str, str]:
-    """Key -> value of words as they are typed: `model.depth=2`, `+model.hidden=30`, `~clip`."""
-    pairs = (word.lstrip("+~").partition("=") for word in words)
-    return {key: text for key, _, text in pairs}
-
-
 def swept_keys(folder: Path, jobs: Sequence[Job]) -> list[str]:
     """The keys that vary: as sweep.json says, else those whose words differ among the jobs."""
-    named = read_json(folder / SWEEP).get("swept")
+    named = read_json(folder / PLAN).get("swept")
     if isinstance(named, list):
         return [str(key).lstrip("+~") for key in named]
     keys = dict.fromkeys(key for job in jobs for key in job.words)
@@ -153,13 +146,10 @@ def swept_keys(folder: Path, jobs: Sequence[Job]) -> list[str]:
 
 def typed_order(folder: Path, keys: Sequence[str], jobs: Sequence[Job]) -> dict[str, dict[str | None, int]]:
     """For each swept key the rank of each of its values: as they were typed, then as jobs started."""
-    plan = read_json(folder / SWEEP)
-    words, order = plan.get("words"), plan.get("order")
-    typed = split_words([str(word) for word in words]) if isinstance(words, list) else {}
+    order = read_json(folder / PLAN).get("order") or {}
     ranks = {}
     for key in keys:
-        texts = order[key] if isinstance(order, dict) and key in order else _at_commas(typed.get(key, ""))
-        listed = [repr(value(str(text).strip())) for text in texts]
+        listed = [repr(value(unquoted(str(text)))) for text in order.get(key, ())]
         values = dict.fromkeys(job.asked(key) for job in jobs)
         # A job's 0.001 was typed as 1e-3.
         known = sorted(
@@ -167,20 +157,6 @@ def typed_order(folder: Path, keys: Sequence[str], jobs: Sequence[Job]) -> dict[
         )
         ranks[key] = {text: rank for rank, text in enumerate(dict.fromkeys([*known, *values]))}
     return ranks
-
-
-def _at_commas(text: str) -> list[str]:
-    """The parts of `a,[b,c],d`, or of `choice(a,b)`: cut at commas outside of brackets."""
-    if (inner := re.fullmatch(r"choice\((.*)\)", text)) is not None:
-        text = inner[1]
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
 
 
 def value(text: str | None) -> Value:

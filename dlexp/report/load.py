@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlexp.errors import UserError
+from dlexp.folder import METRICS, PLAN, RECORDS, SUMMARY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,8 +19,8 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).resolve()  # found again after os.chdir, too
-        if not (self.folder / "records.jsonl").exists() and not (self.folder / "summary.json").exists():
-            sweep = "; a sweep is loaded by dlexp.load_sweep" if (self.folder / "sweep.json").exists() else ""
+        if not (self.folder / RECORDS).exists() and not (self.folder / SUMMARY).exists():
+            sweep = "; a sweep is loaded by dlexp.load_sweep" if (self.folder / PLAN).exists() else ""
             raise UserError(
                 f"{folder}: not a run folder; it has neither records.jsonl nor summary.json{sweep}"
             )
@@ -38,9 +39,9 @@ class Run:
         Raises:
             UserError: there is none, because the run still goes on or was killed.
         """
-        if not (self.folder / "summary.json").exists():
+        if not (self.folder / SUMMARY).exists():
             raise UserError(f"{self.folder}: no summary.json; the run still goes on, or was killed")
-        content: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((self.folder / SUMMARY).read_text(encoding="utf-8"))
         return content
 
     @cached_property
@@ -51,7 +52,7 @@ class Run:
         """
         import pandas as pd
 
-        header, *lines = read_lines(self.folder / "records.jsonl") or [{"layers": [], "quantities": []}]
+        header, *lines = read_lines(self.folder / RECORDS) or [{"layers": [], "quantities": []}]
         empty = dict.fromkeys(header["quantities"], [None] * len(header["layers"]))
         first, last = (lines[0], lines[-1]) if lines else (empty, empty)
         columns = {
@@ -59,7 +60,7 @@ class Run:
             for quantity in header["quantities"]
             for when, line in (("first", first), ("last", last))
         }
-        if (self.folder / "summary.json").exists():  # what is known once training has ended
+        if (self.folder / SUMMARY).exists():  # what is known once training has ended
             for name in self.summary.get("looks", []):
                 for when in ("first", "last"):
                     own = [layer[when] or {} for layer in self.summary["layers"]]
@@ -71,7 +72,7 @@ class Run:
         """A row per recorded step and layer: step, layer, the numbers of the step, each quantity."""
         import pandas as pd
 
-        header, *lines = read_lines(self.folder / "records.jsonl") or [{"layers": [], "quantities": []}]
+        header, *lines = read_lines(self.folder / RECORDS) or [{"layers": [], "quantities": []}]
         quantities, layers = header["quantities"], header["layers"]
         numbers = _step_numbers(lines, quantities)
         columns: dict[str, Any] = {name: [] for name in ("step", "layer", *numbers, *quantities)}
@@ -92,7 +93,7 @@ class Run:
 
         rows: list[dict[str, Any]] = []
         quantities = dict.fromkeys(("activation_rms", "delta_rms"))
-        for line in read_lines(self.folder / "records.jsonl")[1:]:
+        for line in read_lines(self.folder / RECORDS)[1:]:
             series = line.get("over_time", {})
             quantities |= dict.fromkeys(series)
             for layer in dict.fromkeys(name for of in series.values() for name in of):
@@ -108,7 +109,7 @@ class Run:
         """A row per evaluation of the whole network: step, loss/validation, accuracy/validation, ..."""
         import pandas as pd
 
-        table = pd.DataFrame(read_lines(self.folder / "metrics.jsonl"))
+        table = pd.DataFrame(read_lines(self.folder / METRICS))
         return table.drop(columns="reasons", errors="ignore")
 
 

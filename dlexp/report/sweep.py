@@ -6,17 +6,17 @@ the files alone, so a sweep that still goes on, or was killed, has them as well.
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlexp.better import lower_is_better
 from dlexp.errors import UserError
-from dlexp.report.jobs import SPLITS, SWEEP, Job, Value, read_jobs, swept_keys, typed_order, value
+from dlexp.folder import PLAN, write_whole
+from dlexp.report.jobs import SPLITS, Job, Value, read_jobs, swept_keys, typed_order, value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,10 +69,8 @@ class Sweep:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).resolve()
         self.jobs = read_jobs(self.folder)
-        if not self.jobs and not (self.folder / SWEEP).is_file():
-            raise UserError(
-                f"{folder}: not the folder of a sweep; it has neither {SWEEP} nor folders of runs"
-            )
+        if not self.jobs and not (self.folder / PLAN).is_file():
+            raise UserError(f"{folder}: not the folder of a sweep; it has neither {PLAN} nor folders of runs")
         self.swept = swept_keys(self.folder, self.jobs)
         self.keys = [key for key in self.swept if key != SEED]
 
@@ -187,7 +185,12 @@ class Sweep:
         import pandas as pd
 
         table = pd.DataFrame(rows, columns=pd.Index(columns))
-        return table.astype({name: float for name in numbers if name != "steps" or table[name].isna().any()})
+        kinds: dict[str, Any] = {
+            name: float for name in numbers if name != "steps" or table[name].isna().any()
+        }
+        if SEED in table and table[SEED].isna().any() and pd.api.types.is_float_dtype(table[SEED]):
+            kinds[SEED] = "Int64"  # a number that is missing must not make 1.0 of 1
+        return table.astype(kinds)
 
     def write(self) -> list[Path]:
         """sweep.csv, a row per arm, and runs.csv, a row per run, into the sweep's folder.
@@ -199,13 +202,3 @@ class Sweep:
         for path, table in zip(paths, (self.arms, self.runs), strict=True):
             write_whole(path, lambda draft, table=table: table.to_csv(draft, index=False))  # type: ignore[misc]
         return paths
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file so that a reader finds the old one or the new one, never half of one."""
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ machines.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -19,12 +18,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from dlexp.folder import ENDED, PLAN, SUMMARY, read_json
 from dlexp.report.terminal import compact, duration
 
-SUMMARY = "summary.json"
-PLAN = "sweep.json"
 PERIOD = 0.25  # seconds between two looks
-DONE = ("finished", "stopped_early", "diverged")  # nothing is left to do
 STYLES = {"finished": "green", "stopped_early": "green", "diverged": "yellow", "failed": "bold red"}
 
 
@@ -37,7 +34,7 @@ class Watch:
         self._seen = self._summaries()
         self.statuses: dict[str, str] = {}  # of the jobs that ended, those of an earlier process included
         for name in self._seen:
-            if (status := str(self._read(name).get("status"))) in DONE:
+            if (status := str(read_json(self._folder / name / SUMMARY).get("status"))) in ENDED:
                 self.statuses[name] = status
         self.kept = len(self.statuses)
         self._start = time.time()
@@ -65,8 +62,8 @@ class Watch:
     @property
     def _jobs(self) -> int | None:
         """How many there are to be, once it is known; a search may suggest one of them twice."""
-        plan = self._read(".", PLAN)
-        return plan.get("jobs")
+        found: int | None = read_json(self._folder / PLAN).get("jobs")
+        return found
 
     def _run(self) -> None:
         if not self._console.is_terminal:
@@ -85,7 +82,7 @@ class Watch:
         found = self._summaries()
         new = [name for name, written in found.items() if self._seen.get(name) != written]
         for name in sorted(new, key=found.__getitem__):
-            summary = self._read(name)
+            summary = read_json(self._folder / name / SUMMARY)
             if "status" in summary:
                 self._seen[name] = found[name]
                 self.statuses[name] = summary["status"]
@@ -102,13 +99,6 @@ class Watch:
             except OSError:
                 continue
         return found
-
-    def _read(self, name: str, file: str = SUMMARY) -> Mapping[str, Any]:
-        try:
-            summary: Mapping[str, Any] = json.loads((self._folder / name / file).read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return summary
 
     def _result(self, name: str, summary: Mapping[str, Any]) -> Text:
         """One line, e.g. "finished  activation=relu,seed=0  accuracy 0.97  loss 0.12  2.1 s"."""

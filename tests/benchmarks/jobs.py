@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from dlexp import compose, describe, runner
+from dlexp import compose, describe, folder, runner
 from dlexp.build import assemble
-from dlexp.record import folder, sinks
+from dlexp.record import sinks
 from dlexp.record.look import Look
 from dlexp.record.recorder import Recorder
 from dlexp.report.terminal import Terminal

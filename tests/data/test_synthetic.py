@@ -14,8 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import dlexp
-from dlexp.build.assemble import ANY_TARGET
-from dlexp.compose import compose
+from dlexp.compose import ANY_TARGET, compose
 from dlexp.data import synthetic
 from dlexp.data.dataset import Dataset, Split
 from dlexp.errors import UserError

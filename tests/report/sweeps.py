@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlexp.sweep import parse
+
 
 def layers(*deltas: float | None, first: Sequence[float | None] | None = None) -> list[dict[str, Any]]:
     """A layer for each `delta_rms`; those at the start are the same if nothing else is said."""
@@ -72,7 +74,14 @@ def unfinished(sweep: Path, words: Sequence[str]) -> Path:
 def declare(sweep: Path, words: Sequence[str], swept: Sequence[str]) -> None:
     """sweep.json."""
     sweep.mkdir(parents=True, exist_ok=True)
-    content = {"words": list(words), "swept": list(swept), "jobs": None, "started": "2026-11-21T10:00:00"}
+    values = parse(words).values
+    content = {
+        "words": list(words),
+        "swept": list(swept),
+        "order": {key: values[key] for key in swept if key in values},
+        "jobs": None,
+        "started": "2026-11-21T10:00:00",
+    }
     (sweep / "sweep.json").write_text(json.dumps(content), encoding="utf-8")
 
 

@@ -220,7 +220,7 @@ def test_half_finished_sweeps(folder: Path) -> None:
     assert table.loc["tanh", "status"] == "1 unfinished" and table.loc["relu", "runs"] == 4
     assert table.loc["relu", "accuracy/validation_mean"] == pytest.approx(0.85)
     assert sweep.runs["seed"].isna().sum() == 1
-    assert "3 jobs have no summary: still going on, or killed" in printed(sweep)
+    assert "3 jobs without a summary: still going on, or killed (activation=elu" in printed(sweep)
     assert finish(folder, Console(file=io.StringIO())).best is not None
 
 

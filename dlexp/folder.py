@@ -1,4 +1,4 @@
-"""A run folder: made once, never shared, never overwritten."""
+"""The folder of a run or a sweep: what its files are called; made once, never shared, never overwritten."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ SUMMARY = "summary.json"
 WEIGHTS = "weights.pt"
 CHECKPOINT = "checkpoint.pt"
 EVENTS = "events.out.tfevents."
+OVERRIDES = f"{CONFIG}/overrides.yaml"  # the words that made a run
+PLAN = "sweep.json"  # what a sweep was asked for; its presence makes a folder that of a sweep
+TRACE = "error.log"  # of a job that failed
 ENDED = ("finished", "stopped_early", "diverged")  # a run with such a status has nothing left to do
 
 
@@ -130,11 +133,13 @@ def _names(path: Path, file: IO[str]) -> bool:
 
 def ended(folder: Path) -> bool:
     """Does the folder hold a run that has nothing left to do?"""
-    try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return summary.get("status") in ENDED
+    return status(folder) in ENDED
+
+
+def status(folder: Path) -> str | None:
+    """What the summary says of how the run ended; None: it still goes on, or was killed."""
+    found = read_json(folder / SUMMARY).get("status")
+    return None if found is None else str(found)
 
 
 def goes_on(folder: Path, lengths: Mapping[str, int]) -> bool:
@@ -166,3 +171,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON, whole or not at all."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; {} if it is not there or is not whole."""
+    import orjson
+
+    try:
+        content = orjson.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

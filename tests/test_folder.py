@@ -15,16 +15,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from dlexp import folder
 from dlexp.errors import BusyError, UserError
-from dlexp.record import folder
-from dlexp.record.folder import claim, create, locked, write_json
+from dlexp.folder import claim, create, locked, write_json
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 
 MANY = """
 import sys
 from datetime import datetime
-from dlexp.record.folder import create
+from dlexp.folder import create
 for _ in range(20):
     print(create(sys.argv[1], "mlp", datetime(2026, 1, 2, 3, 4, 5)))
 """
@@ -87,7 +87,7 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path, name: str) -> None
 HOLDS = """
 import sys, time
 from pathlib import Path
-from dlexp.record.folder import locked
+from dlexp.folder import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)

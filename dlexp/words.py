@@ -1,0 +1,38 @@
+"""Words of a command line, key=value, apart from what Hydra makes of them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+LONGEST_NAME = 150  # of a job's folder; file systems end at 255
+
+
+def split_words(words: Sequence[str]) -> dict[str, str]:
+    """Key -> value of words as they are typed: `model.depth=2`, `+model.hidden=30`, `~clip`."""
+    pairs = (word.lstrip("+~").partition("=") for word in words)
+    return {key: unquoted(text) for key, _, text in pairs}
+
+
+def quoted(text: str) -> str:
+    """As a value on a command line for Hydra, whatever characters it has."""
+    # Hydra reads a backslash as one unless a quote follows.
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + (m[2] and "\\'"), text) + "'"
+
+
+def unquoted(value: str) -> str:
+    """A value of a command line without the quotes that are for Hydra."""
+    if len(value) < 2 or value[0] != value[-1] or value[0] not in "'\"":
+        return value
+    return re.sub(rf"(\\+)({value[0]}|$)", lambda m: m[1][: len(m[1]) // 2] + m[2], value[1:-1])
+
+
+def folder_name(words: Sequence[str]) -> str:
+    """Words as the name of a folder, e.g. activation=relu,seed=0."""
+    parts = (word.partition("=") for word in words)
+    name = ",".join(key + equals + unquoted(value) for key, equals, value in parts)
+    safe = re.sub(r"[^\w=.,+@-]", "_", name)
+    if safe == name and len(name) <= LONGEST_NAME:
+        return name
+    return f"{safe[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
