@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import slurm
 import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -330,7 +332,7 @@ def test_ctrl_c_ends_a_sweep_that_can_go_on(tmp_path: Path) -> None:
 
 PLUGINS = {
     "joblib": "hydra_plugins.hydra_joblib_launcher",
-    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
     "ray": "hydra_plugins.hydra_ray_launcher",
 }
 
@@ -348,9 +350,10 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("launcher", PLUGINS)
 def test_a_launcher_gives_what_the_basic_one_gives(
-    launcher: str, launched: dict[str, Any], tmp_path: Path
+    launcher: str, launched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(PLUGINS[launcher], reason="dlexp[sweep,ray,slurm] is not installed")
+    monkeypatch.setenv("PATH", str(slurm.put(tmp_path / "bin")), prepend=os.pathsep)
     done = dlexp(*LAUNCHED, f"hydra/launcher={launcher}", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     found = summaries(only_sweep(tmp_path))
