@@ -7,6 +7,7 @@
 Figures are independent of pyplot, so nothing has to be closed, and a notebook shows the last one of a cell.
 """
 
+from dlexp.plots.classes import confusion, samples
 from dlexp.plots.depth import signature
 
-__all__ = ["signature"]
+__all__ = ["confusion", "samples", "signature"]
