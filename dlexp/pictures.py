@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -58,15 +59,15 @@ def draw(
     def signature(step: int) -> None:
         board.image("signature", step, png(plots.signature(records, step=step, slopes=theory)))
 
-    jobs = [lambda: signature(steps[-1])] if steps else []
+    jobs: list[Callable[[], None]] = [partial(signature, steps[-1])] if steps else []
     if classes := summary.get("confusion"):
         names = class_names(summary, len(classes))
         jobs.append(lambda: board.image("confusion/test", last, png(plots.confusion(classes, names))))
     if wrong:
         images, words = zip(*wrong, strict=True)
         jobs.append(lambda: board.image("most_wrong/test", last, png(plots.samples(images, words))))
-    earlier = dict.fromkeys(steps[i * (len(steps) - 1) // (STEPS - 1)] for i in range(STEPS - 1))
-    jobs += [lambda step=step: signature(step) for step in earlier if step != steps[-1]]
+    earlier = dict.fromkeys(steps[i * (len(steps) - 1) // (STEPS - 1)] for i in range(STEPS - 1) if steps)
+    jobs += [partial(signature, step) for step in earlier if step != steps[-1]]
     for job in jobs:
         if end is not None and time.perf_counter() >= end:
             return
@@ -76,9 +77,14 @@ def draw(
 class Mistake(Protocol):
     """What dlexp.train.mistakes found."""
 
-    right: int
-    decided: int
-    probability: float
+    @property
+    def right(self) -> int: ...
+
+    @property
+    def decided(self) -> int: ...
+
+    @property
+    def probability(self) -> float: ...
 
 
 def wrong(inputs: np.ndarray, found: Sequence[Mistake], summary: Mapping[str, Any]) -> list[Wrong]:

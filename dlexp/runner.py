@@ -371,7 +371,7 @@ def _draw(parts: Parts, folder: Path, terminal: Terminal) -> None:
         data, wrong = parts.data, []
         if data.task == "classification" and summary["status"] != "diverged":
             found = most_wrong(parts.model, data.test.inputs, data.test.targets, pictures.MOST_WRONG)
-            inputs = data.test.inputs[[one.index for one in found]].cpu().numpy()
+            inputs = data.test.inputs[[one.sample for one in found]].cpu().numpy()
             wrong = pictures.wrong(inputs, found, summary)
         board = TensorBoard(folder, [], [], (files[0].name, files[0].stat().st_size))
         pictures.draw(board, folder, summary, wrong, spare)

@@ -82,6 +82,7 @@ def test_where_nobody_waits_pictures_take_a_tenth_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = ["train.max_steps=2", "record.images=auto", f"outputs={tmp_path}"]
+    monkeypatch.setattr(pictures, "SECONDS", 1e9)
     quick = dlexp.run(few, quiet=True)
     assert not images(quick.folder, "signature")
     waited = dlexp.run(few)

@@ -23,4 +23,4 @@ def network_graph(model: nn.Module, inputs: Tensor) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer: what it warns of does not matter to a drawing
         found, _ = graph(model, inputs)
-    return found.SerializeToString()
+    return bytes(found.SerializeToString())

@@ -71,7 +71,7 @@ def confusion(
 class Mistake(NamedTuple):
     """A sample that was taken for another class."""
 
-    index: int  # in its split
+    sample: int  # its number in the split
     right: int
     decided: int
     probability: float  # that the network gives to what is right

@@ -49,7 +49,7 @@ def test_errors_by_class_by_hand(size: int) -> None:
 def test_unknown_classes_are_left_out() -> None:
     targets = torch.tensor([0, -100, 1])
     assert confusion(nn.Identity(), torch.eye(3)[:, :2], targets, 2) == [[1, 0], [1, 0]]
-    assert [one.index for one in most_wrong(nn.Identity(), torch.eye(3)[:, :2], targets, 5)] == [2]
+    assert [one.sample for one in most_wrong(nn.Identity(), torch.eye(3)[:, :2], targets, 5)] == [2]
 
 
 @pytest.mark.parametrize("head", [nn.Identity(), nn.LogSoftmax(dim=-1), nn.Softmax(dim=-1)])
@@ -57,7 +57,7 @@ def test_the_worst_comes_first(head: nn.Module) -> None:
     """Sample 1 is sure of the wrong class, 3 is not quite; 0 and 2 are right."""
     inputs = torch.tensor([[5.0, 0], [9, 0], [0, 1], [1, 0.5]])
     found = most_wrong(head, inputs, torch.tensor([0, 1, 1, 1]), 5, batch_size=3)
-    assert [(one.index, one.right, one.decided) for one in found] == [(1, 1, 0), (3, 1, 0)]
+    assert [(one.sample, one.right, one.decided) for one in found] == [(1, 1, 0), (3, 1, 0)]
     expected = [1 / (1 + math.exp(9)), 1 / (1 + math.exp(0.5))]
     assert [one.probability for one in found] == pytest.approx(expected)
     assert len(most_wrong(head, inputs, torch.tensor([0, 1, 1, 1]), 1)) == 1
