@@ -36,7 +36,7 @@ SHARE_OF = {
     "saturated_fraction": "activation_rms",
     "zero_grad_fraction": "grad_norm",
 }
-ROOTS = ("grad_norm", "delta_rms", "activation_rms", "weight_norm", "update_ratio")
+ROOTS = ("grad_norm", "delta_rms", "activation_rms", "weight_norm", "update_ratio")  # they lead QUANTITIES
 
 # A unit of a healthy ReLU layer is 0 for half of all samples: fewer than these look dead by chance.
 SMALLEST_BATCH_FOR_DEAD = 8
@@ -113,8 +113,7 @@ class Layout:
         """
         if self._columns is None:
             place, quantity, layer, size = np.array(self._parts, dtype=int).reshape(-1, 4).T
-            roots = np.isin(quantity, [INDEX[name] for name in ROOTS])
-            self._columns = place, quantity * self.layers + layer, roots, 1 / size
+            self._columns = place, quantity * self.layers + layer, quantity < len(ROOTS), 1 / size
             self._gaps = np.array([q * self.layers + i for q, i in self.reasons], dtype=int)
         place, cell, roots, scale = self._columns
         steps, cells = len(numbers), len(QUANTITIES) * self.layers

@@ -47,11 +47,11 @@ class Sheet:
         self._cells = torch.zeros(len(self._small), width, dtype=like.dtype, device=like.device)
         small_sizes = [float(sizes[r]) for r in self._small]
         self._sizes = torch.tensor(small_sizes, dtype=torch.float32, device=like.device)
-        self._views = [
-            part.view(t.shape)
-            for cells, r in zip(self._cells, self._small, strict=True)
-            for t, part in zip(rows[r], cells[: sizes[r]].split([t.numel() for t in rows[r]]), strict=True)
-        ]
+        parts = iter(self._cells.view(-1).split([n for r in self._small for n in _lengths(rows[r], width)]))
+        self._views = []
+        for r in self._small:
+            self._views += [next(parts).view(t.shape) for t in rows[r]]
+            next(parts)  # what is to the right of its end
         self._copies = [torch.empty_like(t) for r in self._large for t in rows[r]] if copy_large else []
         self._outside: list[Tensor] = []
         widest = max((t.numel() for r in self._large for t in rows[r]), default=0)
@@ -110,6 +110,12 @@ class Sheet:
     def release(self) -> None:
         """Let go of the tensors that were not copied."""
         self._outside = self._copies
+
+
+def _lengths(row: Sequence[Tensor], width: int) -> list[int]:
+    """Of the parts of a row of cells: one for each tensor, and the rest."""
+    lengths = [t.numel() for t in row]
+    return [*lengths, width - sum(lengths)]
 
 
 def safe_norms(sheets: Sequence[Sheet]) -> Tensor:
