@@ -36,7 +36,7 @@ SHARE_OF = {
     "saturated_fraction": "activation_rms",
     "zero_grad_fraction": "grad_norm",
 }
-ROOTS = ("grad_norm", "delta_rms", "activation_rms", "weight_norm", "update_ratio")
+ROOTS = ("grad_norm", "delta_rms", "activation_rms", "weight_norm", "update_ratio")  # they lead QUANTITIES
 
 # A unit of a healthy ReLU layer is 0 for half of all samples: fewer than these look dead by chance.
 SMALLEST_BATCH_FOR_DEAD = 8
@@ -113,8 +113,7 @@ class Layout:
         """
         if self._columns is None:
             place, quantity, layer, size = np.array(self._parts, dtype=int).reshape(-1, 4).T
-            roots = np.isin(quantity, [INDEX[name] for name in ROOTS])
-            self._columns = place, quantity * self.layers + layer, roots, 1 / size
+            self._columns = place, quantity * self.layers + layer, quantity < len(ROOTS), 1 / size
             self._gaps = np.array([q * self.layers + i for q, i in self.reasons], dtype=int)
         place, cell, roots, scale = self._columns
         steps, cells = len(numbers), len(QUANTITIES) * self.layers
@@ -268,7 +267,7 @@ class _Plan:
         if not dead and not saturates:
             return None
         rows = [len(self._with_delta) + self._heard.index(i) for i in layers]
-        return _Group(rows, (samples, units), activation, dead, saturates)
+        return _Group(self._signals.stack(rows, (samples, units)), activation, dead, saturates)
 
     def _miss(self, layers: int, weight_owners: list[int], signals: dict[int, Signal]) -> None:
         """Note what there is nothing to measure of."""
@@ -301,7 +300,7 @@ class _Plan:
         self._signals.fill(self._tensors(signals))
         numbers = [safe_norms([weights, self._gradients, self._signals]), self._gradients.zeros()]
         for group in self._groups:
-            numbers += group.measure(self._signals)
+            numbers += group.measure()
         for i in self._repeated:
             for _, t in _over_time(signals[i]):
                 if t is not None:
@@ -341,19 +340,18 @@ def _flatness(activation: nn.Module | None) -> Callable[[Tensor], tuple[Tensor, 
 class _Group:
     """Layers whose activations have one shape and one kind."""
 
-    rows: list[int]  # of the sheet of signals
-    shape: tuple[int, int]  # (S, U)
+    stack: Callable[[], Tensor]  # gives (R, S, U)
     activation: nn.Module | None
     dead: bool
     saturates: bool
 
-    def measure(self, signals: Sheet) -> list[Tensor]:
+    def measure(self) -> list[Tensor]:
         """How many units are dead, and how many activations saturated, in each layer."""
-        stack = signals.stack(self.rows, self.shape)  # (R, S, U)
+        stack = self.stack()
         numbers = []
         if self.dead:  # the largest |a| over the samples is 0 only where every a is
             size = stack if isinstance(self.activation, NEVER_NEGATIVE) else stack.abs()
-            numbers.append(count(torch.eq, size.amax(dim=1), 0.0))
+            numbers.append(size.amax(dim=1).eq_(0.0).sum(dim=1, dtype=torch.float32))
         if self.saturates and (find := _flatness(self.activation)):
             flatness, threshold = find(stack.flatten(1))
             numbers.append(count(torch.gt, flatness, threshold))
