@@ -131,7 +131,8 @@ def _train(
     logdir = request.folder or Path(config.outputs)
     summary = describe.summary(parts, str(device), threads, keeper.started)
     sinks: list[Sink] = [terminal]
-    recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks, parts.order)
+    due = schedule(config.record.every, parts.steps)
+    recorder = Recorder(parts.model, due, sinks, parts.order, spread=config.record.histograms)
     records = config.record.every != "never" and parts.optimizer is not None
     look = Look(parts.model, parts.order) if records else None
     with stoppable() as stop:  # until the summary is written

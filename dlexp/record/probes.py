@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from dlexp import parameters
+from dlexp.record import histograms
+from dlexp.record.histograms import KINDS
 from dlexp.record.layers import FUSED, SEVERAL, Listener, Signal
 from dlexp.record.sheet import SMALL, Sheet, count, safe_norms
 
@@ -142,6 +144,7 @@ class Measurement:
 
     layout: Layout
     numbers: list[Tensor] = field(default_factory=list)  # (n,) in all
+    histograms: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # (kind, layer) -> its numbers
 
 
 class Probe:
@@ -150,7 +153,9 @@ class Probe:
     Call `attach` before the forward pass, `read` after backward, `read_update` after the update.
     """
 
-    def __init__(self, model: nn.Module, order: Sequence[str] = ()) -> None:
+    def __init__(self, model: nn.Module, order: Sequence[str] = (), *, spread: bool = False) -> None:
+        """With `spread` how the numbers of each layer are spread is measured, too."""
+        self._spread = spread
         self._listener = Listener(model, order)
         self.layers = self._listener.layers
         owned = [list(parameters.own(m).values()) for m in self._listener.modules]
@@ -194,7 +199,21 @@ class Probe:
             plan = self._plans[key] = _Plan([self._weighted[r] for r in self._weights.owners], rows, signals)
         self._weights.fill(self._parameters)
         present = [_dense(g) for g in grads if g is not None]
-        return Measurement(plan.layout, plan.measure(self._weights, present, signals))
+        numbers = plan.measure(self._weights, present, signals)
+        return Measurement(plan.layout, numbers, self._histograms(grads, signals) if self._spread else {})
+
+    def _histograms(
+        self, grads: Sequence[Tensor | None], signals: dict[int, Signal]
+    ) -> dict[tuple[str, int], Tensor]:
+        found: dict[tuple[str, int], list[Tensor]] = {}
+        for i, signal in signals.items():
+            for kind, t in zip(KINDS, (signal.a, signal.delta), strict=False):
+                if t is not None:
+                    found[kind, i] = [t]
+        for i, g in zip(self._owners, grads, strict=True):
+            if g is not None:
+                found.setdefault((KINDS[2], i), []).append(_dense(g))
+        return {place: histograms.measure(own) for place, own in found.items()}
 
     @torch.no_grad()
     def read_update(self, found: Measurement, *, stepped: bool) -> None:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from dlexp.record.histograms import Histogram
+
 
 class Row(NamedTuple):
     """One recorded step, on the host."""
@@ -26,6 +28,7 @@ class Row(NamedTuple):
     scalars: Mapping[str, float] = MappingProxyType({})  # of the whole network after this step
     # (quantity, layer) -> (T,) numbers, of layers that ran T > 1 times, in the order of the forward pass
     over_time: Mapping[tuple[str, int], np.ndarray] = MappingProxyType({})
+    histograms: Mapping[tuple[str, int], Histogram] = MappingProxyType({})  # (kind, layer) -> its numbers
 
     def as_plain(self) -> dict[str, Any]:
         """Plain Python objects, all that a checkpoint may hold."""
@@ -219,6 +222,7 @@ class TensorBoard(Appended):
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._event = Event
+        self._layers = list(layers)
         self._kind: tuple[object, list[str]] | None = None
         self._tags = [f"{quantity}/{layer}" for quantity in quantities for layer in layers]
         self._guides = {f"{quantity}/guide": x for quantity, x in GUIDES.items() if quantity in quantities}
@@ -258,10 +262,20 @@ class TensorBoard(Appended):
             events[:, self._values] = np.ascontiguousarray(numbers, "<f4").view(np.uint8)
         for row, values in zip(rows, events, strict=True):
             rest = self._event(step=row.step, wall_time=time.time())
+            for (what_of, i), spread in row.histograms.items():
+                self._histogram(rest.summary.value.add(tag=f"{what_of}/{self._layers[i]}").histo, spread)
             for tag, x in row.scalars.items():
                 rest.summary.value.add(tag=tag, simple_value=x)
             # Messages whose bytes stand one behind the other are read as one message.
             self._write(values.tobytes() + rest.SerializeToString())
+
+    @staticmethod
+    def _histogram(proto: Any, spread: Histogram) -> None:
+        proto.min, proto.max, proto.sum, proto.sum_squares = spread[:4]
+        proto.num = float(spread.counts.sum())
+        edges = np.linspace(spread.low, spread.high, len(spread.counts) + 1)
+        proto.bucket_limit.extend(edges[1:].tolist())
+        proto.bucket.extend(spread.counts.tolist())
 
     def _make_template(self, row: Row) -> None:
         """An event with a value for each number that a row like this one has, and where their bytes are."""
