@@ -25,10 +25,10 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from dlexp import folder as folders
-from dlexp import sweep
 from dlexp.compose import CONFIGS, VERSION_BASE, Composer
 from dlexp.errors import UserError
-from dlexp.sweep import differences, parse
+from dlexp.sweep import launch, place
+from dlexp.sweep.command import continued, differences, job_name, parse
 
 SMALL = ["train.max_steps=30", "record.tensorboard=false", "model.depth=1", "model.width=8"]
 WITH_WEIGHTS = ["train.keep_weights=true", "train.checkpoint_every=20", "train.epochs=40", "model.width=16"]
@@ -73,20 +73,46 @@ def test_an_interval_is_one_value_of_a_search() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "lines", "only_added"),
+    ("before", "now", "added", "other"),
     [
-        (["a=1,2", "b=3"], ["b=3", "a=1,2"], [], True),
-        (["a=1,2", "b=3"], ["a=1,2,4", "b=3"], ["a: was 1,2, is 1,2,4"], True),
-        (["a=1,2", "b=3"], ["a=2,4", "b=3"], ["a: was 1,2, is 2,4"], False),
-        (["a=1,2", "b=3"], ["a=1,2", "b=4"], ["b: was 3, is 4"], False),
-        (["a=1,2"], ["a=1,2", "c=5"], ["c: was not there, is 5"], False),
-        (["a=1,2", "hydra/launcher=basic"], ["a=1,2", "hydra/launcher=joblib"], [], True),
+        (["a=1,2", "b=3"], ["b=3", "a=1,2"], [], []),
+        (["a=0.1,2"], ["a=2,1e-1"], [], []),
+        (["a=1,2", "b=3"], ["a=1,2,4", "b=3"], ["a: was 1,2, is 1,2,4"], []),
+        (["a=1,2", "b=3"], ["a=2,4", "b=3"], [], ["a: was 1,2, is 2,4"]),
+        (["a=1,2", "b=3"], ["a=1,2", "b=4"], [], ["b: was 3, is 4"]),
+        (["a=1,2", "b=3"], ["a=1,2,4", "b=4"], ["a: was 1,2, is 1,2,4"], ["b: was 3, is 4"]),
+        (["a=1,2"], ["a=1,2", "c=5"], [], ["c: was not there, is 5"]),
+        (["a=1,2", "seed=0"], ["a=1,2", "seed=0,1"], ["seed: was 0, is 0,1"], []),
+        (["a=1,2"], ["a=1,2", "seed=0,1"], ["seed: was not there, is 0,1"], []),
     ],
 )
 def test_what_two_commands_differ_in(
-    before: list[str], now: list[str], lines: list[str], only_added: bool
+    before: list[str], now: list[str], added: list[str], other: list[str]
 ) -> None:
-    assert differences(parse(before), parse(now)) == (lines, only_added)
+    assert differences(parse(before), parse(now)) == (added, other)
+
+
+def test_what_is_free_may_differ() -> None:
+    """How jobs are launched and where they lie changes no number; what is not said stays as it was."""
+    before = ["a=1,2", "device=cpu", "hydra/launcher=basic"]
+    assert continued("p", before, []) == before
+    assert continued("p", before, ["outputs=x"]) == [*before, "outputs=x"]
+    now = ["hydra/launcher=joblib", "a=2,1"]
+    assert continued("p", before, now) == ["a=2,1", "device=cpu", "hydra/launcher=joblib"]
+    with pytest.raises(UserError, match=r"resume=p: b: was not there, is 3; allowed: the same as before"):
+        continued("p", before, ["a=1,2", "b=3"])
+    with pytest.raises(UserError, match=r"resume=p: a: was 1,2, is 1,2,3; resume.extend=true adds jobs"):
+        continued("p", before, ["a=1,2,3"])
+    params = [["a=1", "hydra.sweeper.params.b=1,2"], ["a=1", "hydra.sweeper.params.b=1,3"]]
+    with pytest.raises(UserError, match=r"hydra\.sweeper\.params\.b"):
+        continued("p", *params)
+
+
+def test_jobs_are_named_in_the_order_of_the_plan() -> None:
+    plan = {"swept": ["b", "a", "seed"], "late": {"seed": "0"}}
+    assert job_name(["a=1", "+b=2", "c=3", "seed=0"], plan, 7) == "b=2,a=1"
+    assert job_name(["seed=1", "a='x y'", "b=2"], plan, 7).startswith("b=2,a=x_y,seed=1")
+    assert job_name(["c=3"], plan, 7) == "7"
 
 
 def test_sweeps_of_the_same_second_have_folders_of_their_own(
@@ -97,16 +123,16 @@ def test_sweeps_of_the_same_second_have_folders_of_their_own(
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
             return datetime(2026, 11, 21, 10, 15, tzinfo=tz)
 
-    monkeypatch.setattr(sweep, "datetime", Now)
-    names = [sweep.new_folder([], str(tmp_path)).name for _ in range(3)]
+    monkeypatch.setattr(place, "datetime", Now)
+    names = [place.new_place([], str(tmp_path)).folder.name for _ in range(3)]
     assert names == ["2026-11-21_10-15-00", "2026-11-21_10-15-00_2", "2026-11-21_10-15-00_3"]
 
 
 def test_a_named_folder_holds_one_sweep(tmp_path: Path) -> None:
     words = [f"hydra.sweep.dir={tmp_path}/mine"]
-    assert sweep.new_folder(words, "outputs") == tmp_path / "mine"
+    assert place.new_place(words, "outputs") == (tmp_path / "mine", None)
     with pytest.raises(UserError, match=r"mine: holds a sweep already; allowed: another folder, resume="):
-        sweep.new_folder(words, "outputs")
+        place.new_place(words, "outputs")
 
 
 # --- composing -------------------------------------------------------------------------------------
@@ -188,7 +214,7 @@ def test_keys_that_are_added_name_jobs_too(tmp_path: Path) -> None:
     done = dlexp("-m", *words, "activation=relu", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     found = {name: summary["status"] for name, summary in summaries(only_sweep(tmp_path)).items()}
-    assert found == {"+model.kind=leaves": "failed", "+model.kind=stays": "finished"}
+    assert found == {"model.kind=leaves": "failed", "model.kind=stays": "finished"}
     arms = pd.read_csv(only_sweep(tmp_path) / "sweep.csv")
     assert arms["model.kind"].tolist() == ["leaves", "stays"]
 
@@ -289,7 +315,7 @@ def test_a_resumed_sweep_is_the_same_sweep(tmp_path: Path) -> None:
 
     other = dlexp("-m", *words, "seed=3", "resume=latest", cwd=tmp_path)
     assert other.returncode == 2
-    assert "seed: was not there, is 3; allowed: the same words, or none" in other.stderr
+    assert "seed: was not there, is 3; allowed: the same as before" in other.stderr
 
     more = ["activation=relu,tanh,elu", *SMALL]
     refused = dlexp("-m", *more, f"resume={folder}", cwd=tmp_path)
@@ -373,7 +399,7 @@ def pool(folder: Path, deadly: set[str], at_once: int = 2) -> Callable[[list[str
         while waiting:
             under_way, waiting = waiting[:at_once], waiting[at_once:]
             for name in under_way:
-                (folder / name).mkdir(exist_ok=True)
+                (folder / name / ".hydra").mkdir(parents=True, exist_ok=True)
             if deadly & set(under_way):
                 raise BrokenExecutor("exit codes: {SIGKILL(-9)}")
             for name in under_way:
@@ -399,7 +425,7 @@ def test_a_pool_that_breaks_without_a_job_is_an_error(tmp_path: Path) -> None:
         Planned(tmp_path, {"a": []}).launch(hydra)
 
 
-class Planned(sweep.Sweep):
+class Planned(launch.Sweep):
     """A sweep whose jobs are known; in place of Hydra's call of `begin` it notes whose turn it is."""
 
     def __init__(self, folder: Path, planned: dict[str, list[str]]) -> None:
