@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
@@ -30,8 +30,9 @@ from typing import Any
 PATIENCE = 120  # seconds that a process may take on a busy machine
 LOADED = [
     *("shell", "dlexp.cli", "dlexp.runner", "dlexp.report.command", "dlexp.report.watch", "torch._dynamo"),
-    *("pandas", "matplotlib.figure", "matplotlib.backends.backend_agg", "orjson", "google_crc32c", "optuna"),
-    *("tensorboard.compat.proto.event_pb2", "tensorboard.plugins.hparams.summary_v2", "pytest"),
+    *("pandas", "matplotlib.figure", "matplotlib.backends.backend_agg", "orjson", "google_crc32c"),
+    *("tensorboard.compat.proto.event_pb2", "tensorboard.plugins.hparams.summary_v2"),
+    *("optuna.storages._rdb.storage", "pytest"),
 ]
 
 
@@ -54,15 +55,22 @@ def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
 
 def start(*words: str, cwd: Path, **environment: str) -> Running:
     """The same, while it runs."""
-    return Running(words, cwd, clean_environment(**environment))
+    return Running(_dlexp, ("dlexp", *words), cwd, environment)
 
 
-def fresh(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def fork(function: Callable[..., object], *arguments: object, cwd: Path) -> Running:
+    """A function of a module's in place of the command line."""
+    return Running(function, arguments, cwd, {})
+
+
+def fresh(
+    *words: str, cwd: Path, command: Sequence[str] = (sys.executable, "-m", "dlexp")
+) -> subprocess.CompletedProcess[str]:
     """`python -m dlexp` from nothing."""
     return subprocess.run(
-        [sys.executable, "-m", "dlexp", *words],
+        [*command, *words],
         cwd=cwd,
-        env=clean_environment(**environment),
+        env=clean_environment(),
         capture_output=True,
         text=True,
         timeout=2 * PATIENCE,
@@ -73,11 +81,13 @@ def fresh(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedPro
 class Running:
     """What `subprocess.Popen` has, of a forked process."""
 
-    def __init__(self, words: tuple[str, ...], cwd: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, function: Callable[..., object], arguments: Sequence[object], cwd: Path, more: Mapping[str, str]
+    ) -> None:
         self._printed = tempfile.TemporaryDirectory(prefix="dlexp-printed-")
         self._files = [Path(self._printed.name, name) for name in ("out", "err")]
-        given = (words, str(cwd), dict(environment), [str(path) for path in self._files])
-        self._process = _server().Process(target=_dlexp, args=given)
+        given = (function, arguments, cwd, clean_environment(**more), self._files)
+        self._process = _server().Process(target=_begin, args=given)
         self._process.start()
         atexit.register(self.kill)  # multiprocessing waits for it otherwise, for ever perhaps
         self.pid: int = self._process.pid
@@ -127,8 +137,14 @@ def _server() -> Any:
     return context
 
 
-def _dlexp(words: tuple[str, ...], cwd: str, environment: dict[str, str], files: list[str]) -> None:
-    """`dlexp`, in the process that was forked for it."""
+def _begin(
+    function: Callable[..., object],
+    arguments: Sequence[object],
+    cwd: Path,
+    environment: Mapping[str, str],
+    files: Sequence[Path],
+) -> None:
+    """In the process that was forked: become what a fresh one is, and begin."""
     for number, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     sys.path[:] = [path for path in sys.path if not Path(path).is_relative_to(Path(__file__).parent)]
@@ -138,10 +154,14 @@ def _dlexp(words: tuple[str, ...], cwd: str, environment: dict[str, str], files:
     multiprocessing.set_start_method(None, force=True)  # what a run starts, it starts as anybody does
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sys.argv = ["dlexp", *words]
-    from dlexp.cli import main
-
     try:
-        main()
+        function(*arguments)
     finally:
         atexit._run_exitfuncs()  # before Python 3.13 these processes leave without
+
+
+def _dlexp(*words: str) -> None:
+    from dlexp.cli import main
+
+    sys.argv = list(words)
+    main()
