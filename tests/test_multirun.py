@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -245,8 +246,12 @@ def kill_and_resume(words: list[str], cwd: Path, seed: int) -> int:
         process.kill()
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
-        if list((cwd / "outputs" / "sweep").glob("*/sweep.json")):
-            command = ["-m", "resume=latest"]
+        for folder in (cwd / "outputs" / "sweep").glob("*"):
+            if (folder / "sweep.json").exists():
+                command = ["-m", "resume=latest"]
+            else:  # killed before there was a plan: no job has begun
+                assert not [path for path in folder.iterdir() if path.is_dir()]
+                shutil.rmtree(folder)
     done = shell.run(*command, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return kills
