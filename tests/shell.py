@@ -27,7 +27,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 120  # seconds that a process may take on a busy machine
+PATIENCE = 200  # seconds that a process may take on a busy machine
 LOADED = [
     *("shell", "dlexp.cli", "dlexp.runner", "dlexp.report.command", "dlexp.report.watch", "torch._dynamo"),
     *("pandas", "matplotlib.figure", "matplotlib.backends.backend_agg", "orjson", "google_crc32c"),
