@@ -23,7 +23,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +116,18 @@ class Running:
         if self.returncode is None:
             raise subprocess.TimeoutExpired("dlexp", timeout or 0)
         out, err = (path.read_text() if path.exists() else "" for path in self._files)
+        self._printed.cleanup()
+        atexit.unregister(self.kill)
         return out, err
 
 
 @cache
 def _server() -> Any:
     """Where processes are forked; started when the first one is asked for."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")  # Windows: no faster than a fresh one
+    from multiprocessing import forkserver
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
     before = os.environ.get("PYTHONPATH")
