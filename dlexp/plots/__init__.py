@@ -7,6 +7,7 @@
 Figures are independent of pyplot, so nothing has to be closed, and a notebook shows the last one of a cell.
 """
 
-from dlexp.plots.depth import signature
+from dlexp.plots.depth import history, signature
+from dlexp.plots.steps import learning_curves, over_time
 
-__all__ = ["signature"]
+__all__ = ["history", "learning_curves", "over_time", "signature"]
