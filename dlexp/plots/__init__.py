@@ -9,5 +9,6 @@ Figures are independent of pyplot, so nothing has to be closed, and a notebook s
 
 from dlexp.plots.depth import history, signature
 from dlexp.plots.steps import learning_curves, over_time
+from dlexp.plots.swept import arms
 
-__all__ = ["history", "learning_curves", "over_time", "signature"]
+__all__ = ["arms", "history", "learning_curves", "over_time", "signature"]

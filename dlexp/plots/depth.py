@@ -69,10 +69,11 @@ def signature(
     figure = Figure(figsize=(12.6, 4.7))
     panels = figure.subplots(1, 3)
     style.inches(figure, left=0.65, right=0.95, top=1.0, bottom=1.2, across=1.3, columns=3)
-    columns(records, ["step", "layer", *PANELS])
+    columns(records, ["step", "layer"])
     steps = [int(x) for x in records["step"].unique()]
     if not steps:
         return empty(figure, "nothing recorded yet")
+    columns(records, [*PANELS])
     chosen = steps[-1] if step is None else step
     if chosen not in steps:
         allowed = ", ".join(map(str, style.thinned(steps, 12)))

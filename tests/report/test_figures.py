@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from sweeps import declare, failed, job, layers, scores, unfinished
 
-from dlexp.report.figures import MOST_LABELS, MOST_LINES, Values, apart, draw, draw_run, picture, thinned
+from dlexp.plots.style import apart, thinned
+from dlexp.plots.swept import MOST_LABELS, MOST_LINES, Values
+from dlexp.report.figures import draw, draw_run, picture
 from dlexp.report.sweep import Sweep
 
 PROFILES = {"sigmoid": (1e-6, 1e-4, 1e-2), "relu": (1e-2, 1e-2, 1e-2)}
