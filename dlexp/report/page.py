@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dlexp.report.sweep import Sweep
 
 NAME = "report.html"
+PIXELS = 88  # for an inch of a figure
 MOST_ARMS = 200  # in the table; all are in sweep.csv
 MOST_RUNS = 400  # likewise in runs.csv
 TROUBLES = ("failed", "diverged", "interrupted", UNFINISHED)
@@ -41,6 +42,11 @@ class Picture(NamedTuple):
     alt: str  # what it shows, in numbers
     caption: str
     figure: Figure
+
+    @property
+    def width(self) -> int:
+        """In CSS pixels, at most: words are equally large in all pictures."""
+        return round(PIXELS * float(self.figure.get_size_inches()[0]))
 
     @property
     def source(self) -> str:
@@ -97,7 +103,7 @@ def write_sweep(facts: Mapping[str, Any], sweep: Sweep, figures: Sequence[tuple[
     from dlexp.report.figures import fixed
 
     pictures = [
-        Picture(f"by-{n}", _alt_of_key(sweep, key), f"What {key} does.", figure)
+        Picture(f"by-{n}", _alt_of_key(sweep, key), _caption_of_key(sweep, key), figure)
         for n, (key, figure) in enumerate(figures, 1)
     ]
     order = sweep.ranked[:MOST_ARMS]
@@ -115,7 +121,7 @@ def write_sweep(facts: Mapping[str, Any], sweep: Sweep, figures: Sequence[tuple[
         keys=[key for key, _ in figures],
         fixed=fixed(sweep),
         several=any(len(arm.ended) > 1 for arm in sweep.rows),
-        names_shown={"delta_factor_last": "delta factor", "seconds": "seconds of training"},
+        names_shown={"delta_factor_last": "delta factor"},
         columns=_columns(sweep),
         most_runs=MOST_RUNS,
         troubles=list(_troubles(facts)),
@@ -204,9 +210,9 @@ def _pictures_of_run(facts: Mapping[str, Any], run: Run) -> Iterator[Picture]:
         yield Picture(
             "signature",
             _alt_of_signature(records, last),
-            f"Gradient, error and activation of each layer at the first (step {first}) and the last (step {last})"
-            " recorded step. A decade is equally tall in all three panels, so slopes compare; ▼ at the foot is exactly 0,"
-            " × at the top is not a finite number, a gap is no number.",
+            f"Gradient, error and activation of each layer at the first recorded step ({first}, pale) and the"
+            f" last ({last}). A decade is equally tall in all three panels, so slopes compare; ▼ at the foot"
+            " is exactly 0, × at the top is not a finite number, a gap is no number.",
             plots.signature(records),
         )
         yield Picture(
@@ -299,6 +305,11 @@ def _alt_of_key(sweep: Sweep, key: str) -> str:
     return f"Mean {tag.replace('/', ' on ')} by {key}: {'; '.join(said[:20])}{left_out}."
 
 
+def _caption_of_key(sweep: Sweep, key: str) -> str:
+    metric = f"{sweep.metric or 'loss'} on validation"
+    return f"What {key} does to {metric}, a dot for each run, and to the error that reaches each layer."
+
+
 def _signature_of_best(sweep: Sweep) -> Picture | None:
     """Of the best run of the best arm, if what it recorded is there."""
     from dlexp import plots
@@ -326,7 +337,7 @@ def _signature_of_best(sweep: Sweep) -> Picture | None:
 def _columns(sweep: Sweep) -> list[str]:
     """The numbers in the table of arms."""
     metric = sweep.metric or "loss"
-    wanted = ["loss/validation", f"{metric}/validation", f"{metric}/test", "delta_factor_last", "seconds"]
+    wanted = ["loss/validation", f"{metric}/validation", f"{metric}/test", "delta_factor_last"]
     return [name for name in dict.fromkeys(wanted) if any(arm.mean(name) is not None for arm in sweep.rows)]
 
 
