@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlexp.errors import UserError
 from dlexp.plots import style
+from dlexp.report.numbers import compact
 from dlexp.report.profile import factor
-from dlexp.report.terminal import compact
 
 if TYPE_CHECKING:
     import numpy as np

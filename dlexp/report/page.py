@@ -20,7 +20,8 @@ from dlexp.report.arms import with_spread
 from dlexp.report.facts import splits
 from dlexp.report.jobs import UNFINISHED, short
 from dlexp.report.load import Run
-from dlexp.report.terminal import PROFILE, SHOWN, compact, duration, percent
+from dlexp.report.numbers import compact, duration, percent
+from dlexp.report.profile import QUANTITY as PROFILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
     from dlexp.report.sweep import Sweep
 
 NAME = "report.html"
+SHOWN = (
+    "grad_norm",
+    "delta_rms",
+    "activation_rms",
+    "update_ratio",
+    "dead_fraction",
+)  # in the table of layers
 PIXELS = 88  # for an inch of a figure
 MOST_ARMS = 200  # in the table; all are in sweep.csv
 MOST_RUNS = 400  # likewise in runs.csv
