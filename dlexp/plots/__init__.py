@@ -7,8 +7,9 @@
 Figures are independent of pyplot, so nothing has to be closed, and a notebook shows the last one of a cell.
 """
 
+from dlexp.plots.classes import confusion, samples
 from dlexp.plots.depth import history, signature
 from dlexp.plots.steps import learning_curves, over_time
 from dlexp.plots.swept import arms
 
-__all__ = ["arms", "history", "learning_curves", "over_time", "signature"]
+__all__ = ["arms", "confusion", "history", "learning_curves", "over_time", "samples", "signature"]

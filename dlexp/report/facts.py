@@ -16,6 +16,7 @@ from dlexp.report.jobs import SPLITS, UNFINISHED, Job, overrides, value
 from dlexp.report.load import Run, read_lines
 from dlexp.report.profile import factor, profile
 from dlexp.report.sweep import Arm, Sweep
+from dlexp.theory import slopes
 from dlexp.words import split_words
 
 NOT_FIT = ("failed", "diverged")  # what runs did whose reason is told
@@ -49,6 +50,9 @@ def of_run(folder: Path) -> dict[str, Any]:
                 for layer in layers
             ],
             "errors": summary.get("errors"),
+            "confusion": summary.get("confusion"),
+            "classes": (summary.get("facts") or {}).get("classes"),
+            "theory": {name: factor for name, (factor, _) in theory(run).items()},
             "gaps": summary.get("gaps"),
             "timing": summary.get("timing"),
             "device": summary.get("device"),
@@ -57,6 +61,13 @@ def of_run(folder: Path) -> dict[str, Any]:
         }
     )
     return found
+
+
+def theory(run: Run) -> dict[str, tuple[float, str]]:
+    """Quantity -> the factor per layer that theory gives for its start, and how that is called."""
+    if not (run.folder / SUMMARY).exists():
+        return {}
+    return {name: (found.factor, found.label) for name, found in slopes(run.summary).items()}
 
 
 def of_sweep(sweep: Sweep) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dlexp import plots
 from dlexp.folder import write_whole
+from dlexp.report.facts import theory
 from dlexp.report.jobs import Job
 from dlexp.report.load import Run
 from dlexp.report.sweep import SEED, Sweep
@@ -69,7 +70,7 @@ def draw_run(run: Run) -> list[Path]:
     Raises:
         OSError: they cannot be written there.
     """
-    layers = _save(plots.signature(run.records), run.folder / "layers.png")
+    layers = _save(plots.signature(run.records, slopes=theory(run)), run.folder / "layers.png")
     return [layers, _save(plots.learning_curves(run.metrics, run.records), run.folder / "curves.png")]
 
 

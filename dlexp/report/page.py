@@ -17,7 +17,7 @@ import dlexp
 from dlexp.better import lower_is_better
 from dlexp.folder import CONFIG, write_whole
 from dlexp.report.arms import with_spread
-from dlexp.report.facts import splits
+from dlexp.report.facts import splits, theory
 from dlexp.report.jobs import UNFINISHED, short
 from dlexp.report.load import Run
 from dlexp.report.numbers import compact, duration, percent
@@ -36,7 +36,7 @@ SHOWN = (
     "activation_rms",
     "update_ratio",
     "dead_fraction",
-)  # in the table of layers
+)
 PIXELS = 88  # for an inch of a figure
 MOST_ARMS = 200  # in the table; all are in sweep.csv
 MOST_RUNS = 400  # likewise in runs.csv
@@ -221,7 +221,7 @@ def _pictures_of_run(facts: Mapping[str, Any], run: Run) -> Iterator[Picture]:
             f"Gradient, error and activation of each layer at the first recorded step ({first}, pale) and the"
             f" last ({last}). A decade is equally tall in all three panels, so slopes compare; ▼ at the foot"
             " is exactly 0, × at the top is not a finite number, a gap is no number.",
-            plots.signature(records),
+            plots.signature(records, slopes=theory(run)),
         )
         yield Picture(
             "history",
@@ -237,6 +237,7 @@ def _pictures_of_run(facts: Mapping[str, Any], run: Run) -> Iterator[Picture]:
             " test are whole splits.",
             plots.learning_curves(metrics, records),
         )
+    yield from _confusion(facts)
     table = run.over_time
     if PROFILE in table and table[PROFILE].notna().any():
         yield Picture(
@@ -246,6 +247,29 @@ def _pictures_of_run(facts: Mapping[str, Any], run: Run) -> Iterator[Picture]:
             " that falls to the left forgets it.",
             plots.over_time(table),
         )
+
+
+def _confusion(facts: Mapping[str, Any]) -> Iterator[Picture]:
+    """What is taken for what, where that is known."""
+    from dlexp import plots
+
+    counts = facts["confusion"]
+    if not counts:
+        return
+    names = [str(name) for name in facts["classes"] or range(len(counts))]
+    wrong = [
+        (n, names[i], names[j]) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j
+    ]
+    said = [f"{n} of {right} taken for {decided}" for n, right, decided in sorted(wrong, reverse=True)[:3]]
+    total, missed = sum(map(sum, counts)), sum(n for n, *_ in wrong)
+    most = f"; most often {', '.join(said)}" if said else ""
+    yield Picture(
+        "confusion",
+        f"Table of {len(counts)} by {len(counts)} classes: {missed} of {total} samples are taken for"
+        f" another class{most}.",
+        "What each class of the test split, a row, was taken for, a column.",
+        plots.confusion(counts, names),
+    )
 
 
 def _alt_of_signature(records: pd.DataFrame, step: int) -> str:
@@ -330,7 +354,8 @@ def _signature_of_best(sweep: Sweep) -> Picture | None:
     if not ended:
         return None
     best = min(ended, key=lambda job: sign * (job.numbers[tag] or 0.0))
-    records = Run(sweep.folder / best.name).records
+    run = Run(sweep.folder / best.name)
+    records = run.records
     if not len(records) or PROFILE not in records:
         return None
     last = int(records["step"].iloc[-1])
@@ -338,7 +363,7 @@ def _signature_of_best(sweep: Sweep) -> Picture | None:
         "best-signature",
         _alt_of_signature(records, last),
         f"The best run, {best.name}: each layer at the first (pale) and the last recorded step.",
-        plots.signature(records),
+        plots.signature(records, slopes=theory(run)),
     )
 
 
