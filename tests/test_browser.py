@@ -116,7 +116,9 @@ def test_report(name: str, width: int, site: tuple[Path, str], tmp_path: Path) -
         setting = f"--blink-settings=preferredColorScheme={scheme}"
         window = f"--window-size={max(width, 500)},{HEIGHT}"
         picture = Path(os.environ.get("DLEXP_SCREENSHOTS", tmp_path)) / f"report_{name}_{width}_{theme}.png"
-        said = chromium(tmp_path / theme, setting, window, "--dump-dom", f"{address}/{frame}")
+        said = chromium(
+            tmp_path / theme, setting, window, "--dump-dom", f"--screenshot={picture}", f"{address}/{frame}"
+        )
         title = re.search("<title>(.*?)</title>", said, re.S)
         assert title, said[:2000]
         found = json.loads(unescape(title[1]))
@@ -125,7 +127,6 @@ def test_report(name: str, width: int, site: tuple[Path, str], tmp_path: Path) -
         assert found["small"] == 0 and found["loaded"] == 0 and found["card"] == "rgb(255, 255, 255)"
         assert found["closed"] >= 1
         seen[theme] = found["paper"], found["ink"]
-        chromium(tmp_path / theme, setting, window, f"--screenshot={picture}", f"{address}/{frame}")
         assert picture.stat().st_size > 50_000
     assert seen["light"] == ("rgb(255, 255, 255)", "rgb(27, 31, 36)")
     assert seen["dark"] == ("rgb(20, 23, 27)", "rgb(232, 235, 238)")

@@ -181,7 +181,7 @@ def _slope(axes: Axes, names: Sequence[str], line: Sequence[Point], per_layer: f
     across = (hidden[-1] - hidden[0]) / len(names) * width
     up = (style.share(axes, ys[-1]) - style.share(axes, ys[0])) * height
     angle = math.atan2(up, across)
-    off = 3 if above else -3  # points from the line, at a right angle
+    off = 4.5 if above else -4.5  # points from the line, at a right angle
     axes.annotate(
         label,
         (hidden[0] + 1, ys[0]),
