@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import readme_choices
+import shell
 import torch
 from data.files import write_cifar10, write_mnist
 from PIL import Image
@@ -167,8 +167,7 @@ def perform(words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def answer(words: list[str]) -> str:
     """What `dlexp` prints, which ends well."""
-    command = [sys.executable, "-m", "dlexp", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = shell.run(*words, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     return done.stdout
 
