@@ -114,7 +114,7 @@ def write_sweep(facts: Mapping[str, Any], sweep: Sweep, figures: Sequence[tuple[
         Picture(f"by-{n}", _alt_of_key(sweep, key), _caption_of_key(sweep, key), figure)
         for n, (key, figure) in enumerate(figures, 1)
     ]
-    order = sweep.ranked[:MOST_ARMS]
+    order = sorted(sweep.ranked, key=lambda i: i != sweep.best)[:MOST_ARMS]
     return _write(
         sweep.folder,
         "sweep.html",
