@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dlexp.report.jobs import NOT_BEGUN, UNFINISHED, Job, short
+from dlexp.report.numbers import compact
 from dlexp.report.sweep import Arm, Sweep
-from dlexp.report.terminal import compact
 
 MOST = 20  # arms that are shown
 MOST_REASONS = 10  # likewise

@@ -17,11 +17,13 @@ from dlexp.better import lower_is_better
 from dlexp.errors import UserError
 from dlexp.folder import PLAN, write_whole
 from dlexp.report.jobs import SPLITS, Job, Value, read_jobs, swept_keys, typed_order, value
+from dlexp.report.profile import QUANTITY, with_weights
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SEED = "seed"
+ENDS = ("first", "last")  # of what was recorded
 START = "delta_factor_first"  # known of every run that made its first step, however it ended
 
 
@@ -184,6 +186,26 @@ class Sweep:
         ]
         numbers = [column for _, *columns in parts for column in columns]
         return self._table(rows, [*self.keys, *numbers, "runs", "status"], numbers)
+
+    @cached_property
+    def profiles(self) -> pd.DataFrame:
+        """A row per run and layer with weights: run, the swept keys, seed, number (1 next to the inputs),
+        layer, and `delta_rms` of its "first" and "last" recorded step.
+        """
+        rows = [
+            {
+                "run": job.name,
+                **{key: value(job.asked(key)) for key in self.keys},
+                "seed": job.seed,
+                "number": number,
+                "layer": layer["name"],
+                **{end: (layer.get(end) or {}).get(QUANTITY) for end in ENDS},
+            }
+            for arm in self.rows
+            for job in arm.jobs
+            for number, layer in enumerate(with_weights(job.summary.get("layers") or []), 1)
+        ]
+        return self._table(rows, ["run", *self.keys, "seed", "number", "layer", *ENDS], ENDS)
 
     @staticmethod
     def _table(rows: list[dict[str, Any]], columns: list[str], numbers: Sequence[str]) -> pd.DataFrame:
