@@ -113,14 +113,14 @@ class Sweep:
         from dlexp.build.check import check
 
         params = config.hydra.sweeper.get("params") or {}
-        loader = GlobalHydra.instance().config_loader()
+        loader: Any = GlobalHydra.instance().config_loader()
         typed = parse(config.hydra.overrides.task, loader)
         for key in [key for key in params if key in typed.values]:
             raise UserError(f"{key}={','.join(typed.values[key])}: the search has values of its own for it")
         words = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         command = parse(words, loader)
         plan = self._names(command, config)
-        loader.load_sweep_config = composer = Composer(loader)  # type: ignore[method-assign]
+        loader.load_sweep_config = composer = Composer(loader)
         if "sampler" in config.hydra.sweeper:
             jobs = config.hydra.sweeper.n_trials
             self._search.prepare(config, self.folder, again=self.begun)
@@ -149,10 +149,11 @@ class Sweep:
     def refuse(self, error: Exception) -> None:
         """Let no job be composed, and so none be launched."""
 
-        def composed(*_: object) -> DictConfig:
+        def composed(*_: object, **__: object) -> DictConfig:
             raise error
 
-        GlobalHydra.instance().config_loader().load_sweep_config = composed  # type: ignore[method-assign]
+        loader: Any = GlobalHydra.instance().config_loader()
+        loader.load_sweep_config = composed
 
     def _names(self, command: Command, config: DictConfig) -> dict[str, Any]:
         """What names jobs: the swept keys, of a single job all, and those that an earlier command swept.
