@@ -151,11 +151,8 @@ def _task(config: DictConfig) -> float | None:
     """What Hydra calls; launchers call it in other processes, so it is found by its name."""
     own: Any = HydraConfig.get()
     if own.mode == RunMode.MULTIRUN:
-        sweep = launch.running()
-        if sweep and sweep.error:
-            raise sweep.error
         job = placed(request(config, own), Path(own.sweep.dir), own.job.num)
-        with nullcontext() if sweep else not_left_alone():
+        with nullcontext() if launch.running() else not_left_alone():
             return run_job(job) if job else None
     _single_run.called = True
     try:

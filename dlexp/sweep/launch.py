@@ -17,7 +17,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dlexp import folder as folders
@@ -40,7 +40,6 @@ class Sweep:
         """A sweep in `folder`, asked for by options as `typed`, "-m" say, and `words`."""
         self.folder, self.typed, self.words = folder, list(typed), list(words)
         self.begun = False
-        self.error: Exception | None = None
         self._before = folders.read_json(folder / PLAN) if resumed else {}
         self._search = Search(resumed=resumed)
         self._planned: dict[str, list[str]] = {}  # of a grid: the jobs, and their words
@@ -116,9 +115,8 @@ class Sweep:
         params = config.hydra.sweeper.get("params") or {}
         loader = GlobalHydra.instance().config_loader()
         typed = parse(config.hydra.overrides.task, loader)
-        with flag_override(config.hydra, "readonly", False), open_dict(config.hydra):
-            for key in [key for key in params if key in typed.values]:
-                del params[key]  # of a ready-made search; what is typed wins
+        for key in [key for key in params if key in typed.values]:
+            raise UserError(f"{key}={','.join(typed.values[key])}: the search has values of its own for it")
         words = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         command = parse(words, loader)
         plan = self._names(command, config)
@@ -147,6 +145,14 @@ class Sweep:
         }
         folders.write_json(self.folder / PLAN, plan)
         self.begun = True
+
+    def refuse(self, error: Exception) -> None:
+        """Let no job be composed, and so none be launched."""
+
+        def composed(*_: object) -> DictConfig:
+            raise error
+
+        GlobalHydra.instance().config_loader().load_sweep_config = composed  # type: ignore[method-assign]
 
     def _names(self, command: Command, config: DictConfig) -> dict[str, Any]:
         """What names jobs: the swept keys, of a single job all, and those that an earlier command swept.
@@ -229,7 +235,7 @@ class Begin(Callback):
         try:
             _current.begin(config)
         except Exception as error:  # Hydra would make a warning of it and go on
-            _current.error = error
+            _current.refuse(error)
 
     def on_job_end(self, config: DictConfig, job_return: Any, **_: Any) -> None:
         """Hydra keeps what each job returned until the last one ends; its two configs nobody asks for."""
