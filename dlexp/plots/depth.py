@@ -29,6 +29,7 @@ LAYERS = "layer, from the inputs to the outputs"
 STREAM = "_stream"  # the name of what a residual block hands on ends so; it has no weights
 MOST_NAMES = 20  # of layers below a panel
 THEORY = "#444444"
+MOST_ROWS = 26  # of a colour map that are as tall as a name; more of them are thinner
 MOST_COLUMNS = 400  # of a colour map: more steps than pixels are thinned
 ZERO, ABSENT, NOT_FINITE = "#000000", "#D9D9D9", style.VERMILLION
 KEYS = {ZERO: "exactly 0", ABSENT: "no number", NOT_FINITE: "NaN or inf"}
@@ -239,10 +240,11 @@ def history(records: pd.DataFrame, quantity: str = "delta_rms", *, title: str | 
 
     columns(records, ["step", "layer", quantity])
     names = [str(x) for x in records["layer"].unique()]
-    rows = min(max(len(names), 6), 40)
+    rows = min(max(len(names), 6), MOST_ROWS)
+    left = 0.65 + 0.075 * max(map(len, names), default=0)
     figure = Figure(figsize=(12.6, 1.75 + 0.24 * rows))
     axes = figure.subplots()
-    style.inches(figure, left=1.35, right=2.2, top=0.75, bottom=0.75)
+    style.inches(figure, left=left, right=2.2, top=0.75, bottom=0.75)
     steps = style.thinned([int(x) for x in records["step"].unique()], MOST_COLUMNS)
     if not steps or not names:
         return empty(figure, "nothing recorded yet")
@@ -272,7 +274,7 @@ def history(records: pd.DataFrame, quantity: str = "delta_rms", *, title: str | 
         figure.text(x, y, "■", color=colour, fontsize=12, va="center")
         figure.text(x + 0.22 / width, y, KEYS[colour], color=style.GREY, fontsize=9.5, va="center")
     said = title or f"{quantity} of each layer while the run went on"
-    figure.suptitle(said, weight="bold", x=1.35 / width, ha="left", y=1 - 0.2 / height, va="top")
+    figure.suptitle(said, weight="bold", x=left / width, ha="left", y=1 - 0.2 / height, va="top")
     return figure
 
 

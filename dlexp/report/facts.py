@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlexp.folder import METRICS, PLAN, RECORDS, SUMMARY, read_json
+from dlexp.folder import CONFIG, METRICS, PLAN, RECORDS, SUMMARY, read_json
 from dlexp.report.jobs import SPLITS, UNFINISHED, Job, overrides, value
 from dlexp.report.load import Run, read_lines
 from dlexp.report.profile import factor, profile
@@ -35,8 +35,10 @@ def of_run(folder: Path) -> dict[str, Any]:
             "folder": str(run.folder),
             "status": summary["status"],
             "reason": job.error,
-            "command": command_line(words),
+            "command": command_line(words) if _was_typed(run, summary) else None,
             "words": words,
+            "network": summary.get("network"),
+            "script": summary.get("script"),
             "choices": summary.get("choices"),
             "seed": job.seed,
             "steps": summary.get("steps"),
@@ -61,6 +63,11 @@ def of_run(folder: Path) -> dict[str, Any]:
         }
     )
     return found
+
+
+def _was_typed(run: Run, summary: Mapping[str, Any]) -> bool:
+    """Whether dlexp itself made the run; the loop of a script of one's own has no words."""
+    return bool(summary.get("overrides")) or "config" in summary or (run.folder / CONFIG).is_dir()
 
 
 def theory(run: Run) -> dict[str, tuple[float, str]]:

@@ -87,6 +87,7 @@ def write_run(facts: Mapping[str, Any], run: Run) -> Path:
         bars=_bars([(layer["last"] or {}).get(PROFILE) for layer in facts["layers"]]),
         total=_total(facts),
         lead=_lead(facts),
+        title=facts["command"] or f"{facts['network'] or run.folder.name} in a loop of your own",
         splits=splits(facts["metrics"]),
         metric_names=list(dict.fromkeys(tag.partition("/")[0] for tag in facts["metrics"])),
         errors=sorted(facts["errors"] or [], key=lambda row: -(row.get("errors") or 0)),

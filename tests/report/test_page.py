@@ -174,6 +174,19 @@ def test_page_of_a_run_without_its_summary(run_folder: Path, tmp_path: Path) -> 
     assert len(page.all("img")) >= 4
 
 
+def test_page_of_a_loop_of_ones_own(run_folder: Path, tmp_path: Path) -> None:
+    """There is no command that makes it again, and no config; the script is named."""
+    (tmp_path / "records.jsonl").write_bytes((run_folder / "records.jsonl").read_bytes())
+    full = json.loads((run_folder / "summary.json").read_text())
+    kept = ("status", "error", "diverged", "steps", "device", "versions", "timing", "recorded", "layers")
+    own = {name: full[name] for name in kept} | {"metrics": {}, "network": "Net", "script": "train.py"}
+    (tmp_path / "summary.json").write_text(json.dumps(own), encoding="utf-8")
+    command([str(tmp_path)])
+    page = read(tmp_path)
+    assert "Net in a loop of your own" in page.text and "train.py" in page.words
+    assert f"dlexp report {tmp_path}" in page.text and "dlexp model" not in page.text
+
+
 def test_page_of_a_run_that_diverged(tmp_path: Path) -> None:
     """The reason stands above everything else, and what is not finite is called so in the table."""
     words = ["initializer=normal", "model.depth=4", "optimizer.lr=1000", "train.max_steps=20"]
