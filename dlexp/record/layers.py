@@ -106,6 +106,19 @@ class Signal(NamedTuple):
     state_delta: Tensor | None  # (S, H), dL/dc of the cell state c of an LSTM cell
     fused: bool  # one call for all time steps, see `FUSED`
 
+    def wide(self, scale: float) -> Signal:
+        """In float32 at least, and what came back divided by `scale`."""
+        delta, a, state = (t if t is None else wide(t) for t in (self.delta, self.a, self.state_delta))
+        if scale != 1:
+            delta, state = (t if t is None else t / scale for t in (delta, state))
+        changed = delta is not self.delta or a is not self.a or state is not self.state_delta
+        return self._replace(delta=delta, a=a, state_delta=state) if changed else self
+
+
+def wide(t: Tensor) -> Tensor:
+    """A tensor of two bytes a number, as under autocast, in four: sums need more digits than it has."""
+    return t.float() if t.dtype.itemsize < 4 else t
+
 
 SEVERAL = "several activations"  # of one layer in one step
 
@@ -178,6 +191,13 @@ class Listener:
         self.calls.clear()
         self._trail.clear()
         self._changed.clear()
+
+    def take_over(self, other: Listener) -> None:
+        """Make what another listener to the same model heard our own."""
+        place = {module: i for i, module in enumerate(self.modules)}
+        for call in other.calls:
+            call.layer = place[other.modules[call.layer]]
+        self.calls += other.calls
 
     def signals(self) -> dict[int, Signal]:
         """What passed through each layer that ran; one that ran twice has the samples of both runs."""

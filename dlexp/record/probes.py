@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dlexp import parameters
-from dlexp.record.layers import FUSED, SEVERAL, Listener, Signal
+from dlexp.record.layers import FUSED, SEVERAL, Listener, Signal, wide
 from dlexp.record.sheet import SMALL, Sheet, count, safe_norms
 
 QUANTITIES = (
@@ -151,15 +151,17 @@ class Probe:
     Call `attach` before the forward pass, `read` after backward, `read_update` after the update.
     """
 
-    def __init__(self, model: nn.Module, order: Sequence[str] = ()) -> None:
+    def __init__(self, model: nn.Module, order: Sequence[str] = (), heard: Listener | None = None) -> None:
         self._listener = Listener(model, order)
+        if heard:
+            self._listener.take_over(heard)
         self.layers = self._listener.layers
         owned = [list(parameters.own(m).values()) for m in self._listener.modules]
         self._parameters: list[Tensor] = [p for own in owned for p in own]
         self._owners = [i for i, own in enumerate(owned) for _ in own]  # layer of each parameter
         self._plans: dict[object, _Plan] = {}
         self._weighted = [i for i, own in enumerate(owned) if own]  # all but signals
-        self._weights = Sheet([owned[i] for i in self._weighted], copy_large=True)
+        self._weights = Sheet([_wide(owned[i]) for i in self._weighted], copy_large=True)
 
     def attach(self) -> None:
         """Be ready for the forward pass that comes next."""
@@ -172,10 +174,14 @@ class Probe:
         self._listener.detach()
 
     @torch.no_grad()
-    def read(self) -> Measurement:
-        """After backward and before the update: everything but `update_ratio`."""
+    def read(self, scale: float = 1.0) -> Measurement:
+        """After backward and before the update: everything but `update_ratio`.
+
+        Args:
+            scale: what the loss was multiplied by in backward; the gradients of the weights are as without.
+        """
         grads = [p.grad for p in self._parameters]
-        signals = self._listener.signals()
+        signals = {i: signal.wide(scale) for i, signal in self._listener.signals().items()}
         self._listener.forget()
         key = (
             *[g is None for g in grads],
@@ -191,17 +197,17 @@ class Probe:
             rows: list[list[Tensor]] = [[] for _ in self.layers]
             for i, g in zip(self._owners, grads, strict=True):
                 if g is not None:
-                    rows[i].append(g)
+                    rows[i].append(wide(g))
             plan = self._plans[key] = _Plan([self._weighted[r] for r in self._weights.owners], rows, signals)
-        self._weights.fill(self._parameters)
-        present = [_dense(g) for g in grads if g is not None]
+        self._weights.fill(_wide(self._parameters))
+        present = _wide([_dense(g) for g in grads if g is not None])
         return Measurement(plan.layout, plan.measure(self._weights, present, signals))
 
     @torch.no_grad()
     def read_update(self, found: Measurement, *, stepped: bool) -> None:
         """After the update: what it changed. Without an update there is nothing to read."""
         if stepped:
-            self._weights.subtract(self._parameters)
+            self._weights.subtract(_wide(self._parameters))
             found.numbers.append(safe_norms([self._weights]))
         else:
             found.layout = found.layout.without_update()
@@ -324,6 +330,10 @@ def _over_time(signal: Signal) -> tuple[tuple[str, Tensor | None], ...]:
         ("delta_rms", signal.delta),
         ("cell_delta_rms", signal.state_delta),  # of dL/dc, beside that of dL/dh
     )
+
+
+def _wide(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [wide(t) for t in tensors]
 
 
 def _dense(grad: Tensor) -> Tensor:
