@@ -84,12 +84,12 @@ class OwnLoop:
             )
         self._sinks: list[Sink] = []
         self._recorder: Recorder | None = None  # there is one from the first step on that is due
-        self._measured: dict[str, Tensor | float] | None = (
-            None  # numbers of the step before, up to its update
-        )
+        # Numbers of the last step told, from then until its update is measured.
+        self._measured: dict[str, Tensor | float] | None = None
         self._waiting: Any = None  # the handle of the hook that waits for a forward pass
         self._whole_run = ExitStack()
         self._uncompiled = ExitStack()
+        self._listens = False  # is this step to be recorded?
         self._saw_something = False
         self._metrics: dict[str, float | None] = {}
 
@@ -107,7 +107,8 @@ class OwnLoop:
             self.folder = folders.create(str(self._base.parent), self._base.name, self._started)
             self._whole_run.enter_context(folders.locked(self.folder))
             self._records = True
-            self._wait(0)
+            if self._due(0):
+                self._wait()
         return self
 
     def step(self, loss: Tensor | float, *, scaler: Any = None, **numbers: Tensor | float) -> None:
@@ -123,18 +124,15 @@ class OwnLoop:
         """
         if not self._records:
             return
-        step = self.steps
-        if self._recorder is None:
-            if self._due(step):
-                self._begin()
-        else:
-            self._recorder.due(step)  # writes what has waited long enough
-        self._settle()
-        if self._due(step) and self._recorder and not self._recorder.diverged:
-            self._measure(self._recorder, {"loss": loss, **numbers}, scaler)
-        self._rest()
+        if self._recorder:
+            self._recorder.due(self.steps)  # writes what has waited long enough
+            self._settle()
+        if self._listens:
+            self._measure(self._recorder or self._begin(), {"loss": loss, **numbers}, scaler)
+            self._rest()
         self.steps += 1
-        self._wait(self.steps)
+        if self._due(self.steps):
+            self._wait()
 
     def scalars(self, step: int, numbers: Mapping[str, Tensor | float]) -> None:
         """Keep numbers of the whole network after a step, e.g. {"loss/validation": 0.3, "f1/test": 0.9}."""
@@ -171,13 +169,14 @@ class OwnLoop:
             finally:
                 self._close(status, told)
 
-    def _wait(self, step: int) -> None:
+    def _wait(self) -> None:
         """Before a step that is due: listen from the next forward pass on.
 
         Until then nothing hangs on the model, so that it can be copied and saved between two steps.
         """
-        if not self._due(step) or self.diverged:
+        if self.diverged:
             return
+        self._listens = True
         if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
             # What is compiled has no layers: a step that is recorded runs as it was written.
             self._uncompiled.enter_context(torch.compiler.set_stance("force_eager"))
@@ -193,7 +192,7 @@ class OwnLoop:
                 self._listener.attach()
 
     def _rest(self) -> None:
-        """Hear nothing until the next `_wait`."""
+        """Leave the model alone until the next `_wait`."""
         if self._waiting:
             self._waiting.remove()
             self._waiting = None
@@ -201,6 +200,7 @@ class OwnLoop:
         self._listener.detach()
         if self._recorder:
             self._recorder.rest()
+        self._listens = False
 
     def _begin(self) -> Recorder:
         """Number the layers in the order in which they have just run, and open the files."""
