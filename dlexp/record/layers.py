@@ -163,6 +163,7 @@ class Listener:
         # What was made of the z of a call, at that version: `+=`, say, makes something else of it.
         self._trail: dict[int, tuple[weakref.ref[Tensor], int, Call]] = {}
         self._changed: dict[nn.Module, Call] = {}  # by a module that is at work in place
+        self._seen: set[int] = set()  # the layers that ran outside of backward
         self._handles: list[Any] = []
 
     @property
@@ -191,6 +192,7 @@ class Listener:
         self.calls.clear()
         self._trail.clear()
         self._changed.clear()
+        self._seen.clear()
 
     def take_over(self, other: Listener) -> None:
         """Make what another listener to the same model heard our own."""
@@ -221,7 +223,7 @@ class Listener:
         return None if activation is None else self._settings.get(activation)
 
     def _layer_hook(self, layer: int) -> Callable[..., None]:
-        calls, trail, fed_by = self.calls, self._trail, self._fed_by.get(layer)
+        calls, trail, seen, fed_by = self.calls, self._trail, self._seen, self._fed_by.get(layer)
         own = self.modules[layer]
         signal, has_state = is_signal(own), is_cell(own) and not isinstance(own, nn.RNNBase)
         listens = self._others_matter and not signal
@@ -229,6 +231,12 @@ class Listener:
 
         def on_layer(module: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
             if not torch.is_grad_enabled():  # an evaluation between two recorded steps
+                return
+            if torch._C._current_graph_task_id() == -1:
+                seen.add(layer)
+            elif (
+                layer in seen
+            ):  # torch.utils.checkpoint runs it once more, in backward, perhaps not to its end
                 return
             if fed_by is not None and calls:
                 calls[-1].hears(fed_by, args[0])

@@ -87,6 +87,7 @@ class OwnLoop:
         # Numbers of the last step told, from then until its update is measured.
         self._measured: dict[str, Tensor | float] | None = None
         self._waiting: Any = None  # the handle of the hook that waits for a forward pass
+        self._order: dict[nn.Module, None] = {}  # in which modules ran first
         self._whole_run = ExitStack()
         self._uncompiled = ExitStack()
         self._listens = False  # is this step to be recorded?
@@ -183,13 +184,16 @@ class OwnLoop:
         self._waiting = register_module_forward_pre_hook(self._on_any_module)
 
     def _on_any_module(self, module: nn.Module, args: object) -> None:
-        if self._waiting and module in self._parts and torch.is_grad_enabled():
+        if module not in self._parts:
+            return
+        if self._recorder is None:
+            self._order.setdefault(module)
+            if not self._listener.attached and torch.is_grad_enabled():
+                self._listener.attach()
+        elif self._waiting and torch.is_grad_enabled():
             self._waiting.remove()
             self._waiting = None
-            if self._recorder:
-                self._recorder.watch()
-            else:
-                self._listener.attach()
+            self._recorder.watch()
 
     def _rest(self) -> None:
         """Leave the model alone until the next `_wait`."""
@@ -210,7 +214,8 @@ class OwnLoop:
         if len(devices) > 1:
             found = ", ".join(sorted(map(str, devices)))
             raise UserError(f"watch: the layers are on several devices ({found}); allowed: a model on one")
-        order = [heard.layers[call.layer].path for call in heard.calls]
+        paths = {module: path for path, module in self._model.named_modules()}
+        order = [paths[module] for module in self._order if module in paths]
         self._recorder = Recorder(self._model, self._due, self._sinks, order, heard)
         names = [layer.name for layer in self._recorder.layers]
         self._sinks.append(RecordLines(self.folder / folders.RECORDS, names, QUANTITIES))
