@@ -108,17 +108,20 @@ class Signal(NamedTuple):
 
     def wide(self, scale: float) -> Signal:
         """In float32 at least, and what came back divided by `scale`."""
-        delta, a, state = (t if t is None else wide(t) for t in (self.delta, self.a, self.state_delta))
-        if scale != 1:
-            delta, state = (t if t is None else t / scale for t in (delta, state))
-        changed = delta is not self.delta or a is not self.a or state is not self.state_delta
-        return self._replace(delta=delta, a=a, state_delta=state) if changed else self
+        signals = self.delta, self.a, self.state_delta
+        if scale == 1 and not any(t is not None and t.dtype in HALF for t in signals):
+            return self
+        delta, a, state = (t if t is None else wide(t) for t in signals)
+        delta, state = (t if t is None else t / scale for t in (delta, state))
+        return self._replace(delta=delta, a=a, state_delta=state)
 
 
 def wide(t: Tensor) -> Tensor:
     """A tensor of two bytes a number, as under autocast, in four: sums need more digits than it has."""
-    return t.float() if t.dtype.itemsize < 4 else t
+    return t.float() if t.dtype in HALF else t
 
+
+HALF = (torch.float16, torch.bfloat16)
 
 SEVERAL = "several activations"  # of one layer in one step
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dlexp import parameters
-from dlexp.record.layers import FUSED, SEVERAL, Listener, Signal, wide
+from dlexp.record.layers import FUSED, HALF, SEVERAL, Listener, Signal, wide
 from dlexp.record.sheet import SMALL, Sheet, count, safe_norms
 
 QUANTITIES = (
@@ -161,6 +161,10 @@ class Probe:
         self._owners = [i for i, own in enumerate(owned) for _ in own]  # layer of each parameter
         self._plans: dict[object, _Plan] = {}
         self._weighted = [i for i, own in enumerate(owned) if own]  # all but signals
+        # Under autocast weights have float32 all the same.
+        self._wide: Callable[[Sequence[Tensor]], list[Tensor]] = (
+            _wide if any(p.dtype in HALF for p in self._parameters) else list
+        )
         self._weights = Sheet([_wide(owned[i]) for i in self._weighted], copy_large=True)
 
     def attach(self) -> None:
@@ -199,15 +203,15 @@ class Probe:
                 if g is not None:
                     rows[i].append(wide(g))
             plan = self._plans[key] = _Plan([self._weighted[r] for r in self._weights.owners], rows, signals)
-        self._weights.fill(_wide(self._parameters))
-        present = _wide([_dense(g) for g in grads if g is not None])
+        self._weights.fill(self._wide(self._parameters))
+        present = self._wide([_dense(g) for g in grads if g is not None])
         return Measurement(plan.layout, plan.measure(self._weights, present, signals))
 
     @torch.no_grad()
     def read_update(self, found: Measurement, *, stepped: bool) -> None:
         """After the update: what it changed. Without an update there is nothing to read."""
         if stepped:
-            self._weights.subtract(_wide(self._parameters))
+            self._weights.subtract(self._wide(self._parameters))
             found.numbers.append(safe_norms([self._weights]))
         else:
             found.layout = found.layout.without_update()
