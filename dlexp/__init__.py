@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
     from torch import nn
 
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
     from dlexp.report.sweep import Sweep
 
 __version__ = "0.1.0"
-__all__ = ["load", "load_sweep", "run", "watch"]
+__all__ = ["load", "load_sweep", "plots", "run", "watch"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`dlexp.plots` without an import of its own, and not before it is used."""
+    if name == "plots":
+        import importlib
+
+        return importlib.import_module("dlexp.plots")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def run(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None, quiet: bool = False) -> Run:

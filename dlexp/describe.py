@@ -26,7 +26,11 @@ def summary(parts: Parts, device: str, threads: int, started: str) -> dict[str, 
         "metrics": {},
         "metrics_monitored": monitored(parts),
         "gaps": None,
-        "facts": {name: x for name, x in parts.data.facts.items() if isinstance(x, (int, float, str))},
+        "facts": {
+            name: x
+            for name, x in parts.data.facts.items()
+            if isinstance(x, (int, float, str)) or name == "classes"
+        },
         "seed": request.config.seed,
         "overrides": request.overrides,
         "choices": request.choices,

@@ -22,7 +22,8 @@ from dlexp.train.checkpoint import Part, Timetable
 FREE = (
     *("outputs", "name", "device", "threads", "anomaly", "resume", "objective"),
     *("train.checkpoint_every", "train.keep_weights", "train.best_error"),
-    *("record.tensorboard", "data.root", "data.download"),
+    *("record.tensorboard", "record.images", "record.histograms", "record.graph"),
+    *("data.root", "data.download"),
 )
 
 

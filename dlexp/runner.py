@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from dlexp import describe
+from dlexp import describe, pictures
 from dlexp import folder as folders
 from dlexp.build.assemble import Parts, assemble
 from dlexp.build.check import check
@@ -21,11 +21,12 @@ from dlexp.compose import Request
 from dlexp.data.batches import Batches
 from dlexp.errors import UserError
 from dlexp.parameters import own
+from dlexp.record.graph import network_graph
 from dlexp.record.look import Look
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import schedule
-from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, finite
+from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, finite, how_to_read
 from dlexp.record.summary import first_bad_layer, first_bad_weights, layer_entries
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
@@ -37,10 +38,13 @@ from dlexp.train.evaluation import Evaluation, evaluation_steps, prediction_seco
 from dlexp.train.gaps import gaps, known_best, measure
 from dlexp.train.gradient_check import gradient_check
 from dlexp.train.loop import fit, no_bad_step
-from dlexp.train.step import Batch, errors_by_class, undisturbed
+from dlexp.train.mistakes import confusion, errors_by_class, most_wrong
+from dlexp.train.step import Batch, undisturbed
 from dlexp.train.stopping import Stop, stoppable
 
 DECIDED = ("classification", "binary", "multi_label", "sequence_labelling", "language_modelling")
+SPARE = 0.1  # of the time of a run, for its pictures
+MOST_CLASSES = 50  # of a table of classes by classes
 LOOKED_AT = (64, 512)  # training samples at the least and at the most, in between as many as in a batch
 
 
@@ -85,11 +89,13 @@ def _run(request: Request, terminal: Terminal, earlier: Path | None) -> Run:
             if earlier:
                 keeper = Keeper(earlier, request, terminal, take_up(earlier, request, terminal))
                 _train(request, parts, device, threads, terminal, earlier, keeper)
+                _draw(parts, earlier, terminal)
                 return Run(earlier)
             folder = _new_folder(request)
             with folders.locked(folder):
                 keeper = Keeper(folder, request, terminal, None)
                 _train(request, parts, device, threads, terminal, folder, keeper)
+                _draw(parts, folder, terminal)
             return Run(folder)
 
 
@@ -125,7 +131,8 @@ def _train(
     logdir = request.folder or Path(config.outputs)
     summary = describe.summary(parts, str(device), threads, keeper.started)
     sinks: list[Sink] = [terminal]
-    recorder = Recorder(parts.model, schedule(config.record.every, parts.steps), sinks, parts.order)
+    due = schedule(config.record.every, parts.steps)
+    recorder = Recorder(parts.model, due, sinks, parts.order, spread=config.record.histograms)
     records = config.record.every != "never" and parts.optimizer is not None
     look = Look(parts.model, parts.order) if records else None
     with stoppable() as stop:  # until the summary is written
@@ -134,6 +141,8 @@ def _train(
             terminal.heading(describe.heading(parts, str(device), threads, folder))
             names = [layer.name for layer in recorder.layers]
             board = _open(folder, names, request, keeper.lengths, sinks)
+            if board and config.record.graph and not keeper.lengths:
+                _graph(board, parts, terminal)
             if config.gradient_check:
                 summary["gradient_check"] = _gradient_check(parts, recorder)
                 terminal.gradient_check(summary["gradient_check"])
@@ -182,7 +191,18 @@ def _open(
     sinks.append(board)
     if not earlier:
         board.text("config", describe.as_markdown(request))
+        board.text("how_to_read", how_to_read())
     return board
+
+
+def _graph(board: TensorBoard, parts: Parts, terminal: Terminal) -> None:
+    """The network for the Graphs tab; one that cannot be traced trains without."""
+    try:
+        with undisturbed(parts.model):
+            board.graph(network_graph(parts.model, parts.data.train.inputs[:1]))
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        terminal.remark(f"graph       cannot be drawn: {type(error).__name__}: {first}")
 
 
 def _fit(
@@ -320,6 +340,8 @@ def _look_back(parts: Parts, evaluation: Evaluation, look: Look | None, summary:
                 threshold=parts.threshold,
                 by_answer=data.task == "multi_label",
             )
+        if data.task == "classification" and data.outputs <= MOST_CLASSES:
+            summary["confusion"] = confusion(model, data.test.inputs, data.test.targets, data.outputs)
         if data.task != "adversarial":
             best = config.best_error
             if best is None:
@@ -331,6 +353,32 @@ def _look_back(parts: Parts, evaluation: Evaluation, look: Look | None, summary:
     if look:
         low, high = LOOKED_AT
         look(data.train.inputs[: min(max(parts.batch_size, low), high)])
+
+
+def _draw(parts: Parts, folder: Path, terminal: Terminal) -> None:
+    """Pictures for TensorBoard, once all else is told and kept.
+
+    Where nobody waits for them, in the jobs of a sweep say, they may take a tenth of the run's time.
+    """
+    images = parts.request.config.record.images
+    files = list(folder.glob(f"{folders.EVENTS}*"))
+    if not images or not files:
+        return
+    summary = folders.read_json(folder / folders.SUMMARY)
+    spare = summary["timing"]["seconds"] * SPARE if images == "auto" and terminal.console.quiet else None
+    if spare is not None and spare < pictures.SECONDS:
+        return
+    try:
+        data, wrong = parts.data, []
+        if data.task == "classification" and summary["status"] != "diverged":
+            found = most_wrong(parts.model, data.test.inputs, data.test.targets, pictures.MOST_WRONG)
+            inputs = data.test.inputs[[one.sample for one in found]].cpu().numpy()
+            wrong = pictures.wrong(inputs, found, summary)
+        board = TensorBoard(folder, [], [], (files[0].name, files[0].stat().st_size))
+        pictures.draw(board, folder, summary, wrong, spare)
+        board.close()
+    except Exception as error:  # the run is whole without them
+        terminal.remark(f"pictures    cannot be drawn: {type(error).__name__}: {error}")
 
 
 def _finite(scalars: Mapping[str, float]) -> dict[str, float | None]:

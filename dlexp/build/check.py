@@ -280,6 +280,9 @@ RULES = {
     "train.best_error": NULL | number(0),
     "record.every": words("auto", "never") | whole(1),
     "record.tensorboard": FLAG,
+    "record.images": words("auto") | FLAG,
+    "record.histograms": FLAG,
+    "record.graph": FLAG,
 }
 
 GROUPS = (

@@ -32,7 +32,8 @@ class Batches(Iterator[tuple[Tensor, Tensor]]):
         rows = self._rows[self._given]
         if not self._fixed:
             self._given += 1
-        return self._split.inputs[rows], self._split.targets[rows]
+        # for whole rows several times as fast as the indexing of `inputs[rows]`
+        return self._split.inputs.index_select(0, rows), self._split.targets.index_select(0, rows)
 
     def _shuffle(self) -> None:
         self._before, self._given = self._generator.get_state(), 0

@@ -29,7 +29,7 @@ from dlexp.record.layers import Listener
 from dlexp.record.probes import NO_GRADIENT, NOT_RUN, QUANTITIES
 from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import Schedule, schedule
-from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, finite
+from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, finite, how_to_read
 from dlexp.record.summary import first_bad_layer, layer_entries, versions
 
 HELD = (folders.RECORDS, folders.METRICS, folders.SUMMARY, folders.PLAN)
@@ -216,7 +216,7 @@ class OwnLoop:
             raise UserError(f"watch: the layers are on several devices ({found}); allowed: a model on one")
         paths = {module: path for path, module in self._model.named_modules()}
         order = [paths[module] for module in self._order if module in paths]
-        self._recorder = Recorder(self._model, self._due, self._sinks, order, heard)
+        self._recorder = Recorder(self._model, self._due, self._sinks, order, heard=heard)
         names = [layer.name for layer in self._recorder.layers]
         self._sinks.append(RecordLines(self.folder / folders.RECORDS, names, QUANTITIES))
         self._sinks.append(MetricLines(self.folder / folders.METRICS))
@@ -224,6 +224,7 @@ class OwnLoop:
             board = TensorBoard(self.folder, names, QUANTITIES)
             self._sinks.append(board)
             board.text("network", f"```\n{self._model}\n```\n")
+            board.text("how_to_read", how_to_read())
         return self._recorder
 
     def _measure(self, recorder: Recorder, numbers: dict[str, Tensor | float], scaler: Any) -> None:

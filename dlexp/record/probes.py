@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from dlexp import parameters
+from dlexp.record import histograms
+from dlexp.record.histograms import KINDS
 from dlexp.record.layers import FUSED, HALF, SEVERAL, Listener, Signal, wide
 from dlexp.record.sheet import SMALL, Sheet, count, safe_norms
 
@@ -36,7 +38,7 @@ SHARE_OF = {
     "saturated_fraction": "activation_rms",
     "zero_grad_fraction": "grad_norm",
 }
-ROOTS = ("grad_norm", "delta_rms", "activation_rms", "weight_norm", "update_ratio")
+ROOTS = ("grad_norm", "delta_rms", "activation_rms", "weight_norm", "update_ratio")  # they lead QUANTITIES
 
 # A unit of a healthy ReLU layer is 0 for half of all samples: fewer than these look dead by chance.
 SMALLEST_BATCH_FOR_DEAD = 8
@@ -113,8 +115,7 @@ class Layout:
         """
         if self._columns is None:
             place, quantity, layer, size = np.array(self._parts, dtype=int).reshape(-1, 4).T
-            roots = np.isin(quantity, [INDEX[name] for name in ROOTS])
-            self._columns = place, quantity * self.layers + layer, roots, 1 / size
+            self._columns = place, quantity * self.layers + layer, quantity < len(ROOTS), 1 / size
             self._gaps = np.array([q * self.layers + i for q, i in self.reasons], dtype=int)
         place, cell, roots, scale = self._columns
         steps, cells = len(numbers), len(QUANTITIES) * self.layers
@@ -143,6 +144,7 @@ class Measurement:
 
     layout: Layout
     numbers: list[Tensor] = field(default_factory=list)  # (n,) in all
+    histograms: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # (kind, layer) -> its numbers
 
 
 class Probe:
@@ -151,7 +153,20 @@ class Probe:
     Call `attach` before the forward pass, `read` after backward, `read_update` after the update.
     """
 
-    def __init__(self, model: nn.Module, order: Sequence[str] = (), heard: Listener | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        order: Sequence[str] = (),
+        *,
+        spread: bool = False,
+        heard: Listener | None = None,
+    ) -> None:
+        """With `spread` how the numbers of each layer are spread is measured, too.
+
+        Args:
+            heard: has listened to the forward pass of the first step already.
+        """
+        self._spread = spread
         self._listener = Listener(model, order)
         if heard:
             self._listener.take_over(heard)
@@ -205,7 +220,21 @@ class Probe:
             plan = self._plans[key] = _Plan([self._weighted[r] for r in self._weights.owners], rows, signals)
         self._weights.fill(self._wide(self._parameters))
         present = self._wide([_dense(g) for g in grads if g is not None])
-        return Measurement(plan.layout, plan.measure(self._weights, present, signals))
+        numbers = plan.measure(self._weights, present, signals)
+        return Measurement(plan.layout, numbers, self._histograms(grads, signals) if self._spread else {})
+
+    def _histograms(
+        self, grads: Sequence[Tensor | None], signals: dict[int, Signal]
+    ) -> dict[tuple[str, int], Tensor]:
+        found: dict[tuple[str, int], list[Tensor]] = {}
+        for i, signal in signals.items():
+            for kind, t in zip(KINDS, (signal.a, signal.delta), strict=False):
+                if t is not None:
+                    found[kind, i] = [t]
+        for i, g in zip(self._owners, grads, strict=True):
+            if g is not None:
+                found.setdefault((KINDS[2], i), []).append(wide(_dense(g)))
+        return {place: histograms.measure(own) for place, own in found.items()}
 
     @torch.no_grad()
     def read_update(self, found: Measurement, *, stepped: bool) -> None:
@@ -278,7 +307,7 @@ class _Plan:
         if not dead and not saturates:
             return None
         rows = [len(self._with_delta) + self._heard.index(i) for i in layers]
-        return _Group(rows, (samples, units), activation, dead, saturates)
+        return _Group(self._signals.stack(rows, (samples, units)), activation, dead, saturates)
 
     def _miss(self, layers: int, weight_owners: list[int], signals: dict[int, Signal]) -> None:
         """Note what there is nothing to measure of."""
@@ -311,7 +340,7 @@ class _Plan:
         self._signals.fill(self._tensors(signals))
         numbers = [safe_norms([weights, self._gradients, self._signals]), self._gradients.zeros()]
         for group in self._groups:
-            numbers += group.measure(self._signals)
+            numbers += group.measure()
         for i in self._repeated:
             for _, t in _over_time(signals[i]):
                 if t is not None:
@@ -355,19 +384,18 @@ def _flatness(activation: nn.Module | None) -> Callable[[Tensor], tuple[Tensor, 
 class _Group:
     """Layers whose activations have one shape and one kind."""
 
-    rows: list[int]  # of the sheet of signals
-    shape: tuple[int, int]  # (S, U)
+    stack: Callable[[], Tensor]  # gives (R, S, U)
     activation: nn.Module | None
     dead: bool
     saturates: bool
 
-    def measure(self, signals: Sheet) -> list[Tensor]:
+    def measure(self) -> list[Tensor]:
         """How many units are dead, and how many activations saturated, in each layer."""
-        stack = signals.stack(self.rows, self.shape)  # (R, S, U)
+        stack = self.stack()
         numbers = []
         if self.dead:  # the largest |a| over the samples is 0 only where every a is
             size = stack if isinstance(self.activation, NEVER_NEGATIVE) else stack.abs()
-            numbers.append(count(torch.eq, size.amax(dim=1), 0.0))
+            numbers.append(size.amax(dim=1).eq_(0.0).sum(dim=1, dtype=torch.float32))
         if self.saturates and (find := _flatness(self.activation)):
             flatness, threshold = find(stack.flatten(1))
             numbers.append(count(torch.gt, flatness, threshold))

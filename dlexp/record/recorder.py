@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dlexp.record.histograms import Histogram
 from dlexp.record.layers import Layer, Listener
 from dlexp.record.probes import INDEX, Layout, Measurement, Probe
 from dlexp.record.schedule import Schedule
@@ -33,6 +34,7 @@ class _Pending(NamedTuple):
     names: tuple[str, ...]
     on_host: Mapping[str, float]
     scalars: Mapping[str, float]
+    histograms: Mapping[tuple[str, int], Tensor]
 
 
 class Recorder:
@@ -47,17 +49,21 @@ class Recorder:
         due: Schedule,
         sinks: Sequence[Sink],
         order: Sequence[str] = (),
+        *,
+        spread: bool = False,
         heard: Listener | None = None,
     ) -> None:
-        """Layers are numbered in `order`, the paths of modules; those it does not name come last.
+        """Record the layers of a model.
 
         Args:
+            order: paths of modules, in which layers are numbered; those it does not name come last.
+            spread: measure histograms, too.
             heard: has listened to the forward pass of the first step already.
         """
         self._due = due
         self.first: Row | None = None
         self.last: Row | None = None
-        self._probe = Probe(model, order, heard)
+        self._probe = Probe(model, order, spread=spread, heard=heard)
         self._sinks = sinks
         self._measurement: Measurement | None = None
         self._stepped = True
@@ -112,8 +118,8 @@ class Recorder:
         on_host = {name: x for name, x in numbers.items() if not isinstance(x, Tensor)}
         if not self._pending:
             self._deadline = time.monotonic() + LONGEST_PENDING
-        layout = self._measurement.layout
-        self._pending.append(_Pending(step, layout, values, tuple(on_device), on_host, scalars))
+        layout, spread = self._measurement.layout, self._measurement.histograms
+        self._pending.append(_Pending(step, layout, values, tuple(on_device), on_host, scalars, spread))
         self._measurement = None
         goes_on = self._stepped and self._due(step + 1)
         if not goes_on:
@@ -163,9 +169,8 @@ class Recorder:
         for n, item in enumerate(items):
             numbers = dict(zip(names, values[n, layout.numbers :].tolist(), strict=True))
             series = {key: found[n] for key, found in over_time.items()}
-            rows.append(
-                Row(item.step, numbers | {**item.on_host}, tables[n], reasons[n], item.scalars, series)
-            )
+            row = Row(item.step, numbers | {**item.on_host}, tables[n], reasons[n], item.scalars, series)
+            rows.append(row._replace(histograms=_on_host(item.histograms)) if item.histograms else row)
         return rows
 
     def state_dict(self) -> dict[str, Any]:
@@ -185,3 +190,8 @@ class Recorder:
         """Write what is pending and leave the model as it was."""
         self._probe.detach()
         self.flush()
+
+
+def _on_host(found: Mapping[tuple[str, int], Tensor]) -> dict[tuple[str, int], Histogram]:
+    whole = torch.stack([*found.values()]).cpu().numpy()
+    return {place: Histogram.read(raw) for place, raw in zip(found, whole, strict=True)}

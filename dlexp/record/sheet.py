@@ -45,16 +45,16 @@ class Sheet:
         # Cells to the right of the end of a row stay 0 for ever.
         like = rows[0][0] if rows else torch.empty(0)
         self._cells = torch.zeros(len(self._small), width, dtype=like.dtype, device=like.device)
-        padding = [float(width - sizes[r]) for r in self._small]
-        self._padding = torch.tensor(padding, dtype=torch.float32, device=like.device)
-        self._views = [
-            part.view(t.shape)
-            for cells, r in zip(self._cells, self._small, strict=True)
-            for t, part in zip(rows[r], cells[: sizes[r]].split([t.numel() for t in rows[r]]), strict=True)
-        ]
+        small_sizes = [float(sizes[r]) for r in self._small]
+        self._sizes = torch.tensor(small_sizes, dtype=torch.float32, device=like.device)
+        parts = iter(self._cells.view(-1).split([n for r in self._small for n in _lengths(rows[r], width)]))
+        self._views = []
+        for r in self._small:
+            self._views += [next(parts).view(t.shape) for t in rows[r]]
+            next(parts)  # what is to the right of its end
         self._copies = [torch.empty_like(t) for r in self._large for t in rows[r]] if copy_large else []
         self._outside: list[Tensor] = []
-        widest = max([self._cells.numel(), *(t.numel() for r in self._large for t in rows[r])])
+        widest = max((t.numel() for r in self._large for t in rows[r]), default=0)
         self._scratch = self._cells.new_empty(widest)
 
     @property
@@ -89,24 +89,33 @@ class Sheet:
         return found
 
     def zeros(self) -> Tensor:
-        """How many entries of each part are exactly 0."""
-        found = [count(torch.eq, self._cells, 0.0, self._scratch) - self._padding]
+        """How many entries of each part are exactly 0. Uses up the small rows, until `fill` is called."""
+        # In place no other memory is touched, and the cells behind the end of a row are still 0 afterwards.
+        found = [self._sizes - self._cells.ne_(0.0).sum(dim=1, dtype=torch.float32)]
         found += [count(torch.eq, t.reshape(1, -1), 0.0, self._scratch) for t in self._outside]
         return torch.cat(found) if len(found) > 1 else found[0]
 
-    def stack(self, rows: Sequence[int], shape: Sequence[int]) -> Tensor:
-        """Rows of one small tensor each, or one row of a large one, as (rows, *shape)."""
+    def stack(self, rows: Sequence[int], shape: Sequence[int]) -> Callable[[], Tensor]:
+        """What gives rows of one small tensor each, or one row of a large one, as (rows, *shape)."""
         if rows[0] in self._large:
-            return self._outside[self._large.index(rows[0])].unsqueeze(0)
+            place = self._large.index(rows[0])
+            return lambda: self._outside[place].unsqueeze(0)
         places = [self._small.index(r) for r in rows]
-        side_by_side = places == list(range(places[0], places[0] + len(places)))
-        cells = self._cells[places[0] : places[-1] + 1] if side_by_side else self._cells[places]
-        stacked: Tensor = cells[:, : math.prod(shape)].unflatten(1, list(shape))
-        return stacked
+        cells: Tensor = self._cells[:, : math.prod(shape)].unflatten(1, list(shape))
+        if places != list(range(places[0], places[0] + len(places))):
+            return lambda: cells[places]
+        side_by_side = cells[places[0] : places[-1] + 1]
+        return lambda: side_by_side
 
     def release(self) -> None:
         """Let go of the tensors that were not copied."""
         self._outside = self._copies
+
+
+def _lengths(row: Sequence[Tensor], width: int) -> list[int]:
+    """Of the parts of a row of cells: one for each tensor, and the rest."""
+    lengths = [t.numel() for t in row]
+    return [*lengths, width - sum(lengths)]
 
 
 def safe_norms(sheets: Sequence[Sheet]) -> Tensor:

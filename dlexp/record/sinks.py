@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from dlexp.record.histograms import Histogram
+
 
 class Row(NamedTuple):
     """One recorded step, on the host."""
@@ -26,6 +28,7 @@ class Row(NamedTuple):
     scalars: Mapping[str, float] = MappingProxyType({})  # of the whole network after this step
     # (quantity, layer) -> (T,) numbers, of layers that ran T > 1 times, in the order of the forward pass
     over_time: Mapping[tuple[str, int], np.ndarray] = MappingProxyType({})
+    histograms: Mapping[tuple[str, int], Histogram] = MappingProxyType({})  # (kind, layer) -> its numbers
 
     def as_plain(self) -> dict[str, Any]:
         """Plain Python objects, all that a checkpoint may hold."""
@@ -195,6 +198,8 @@ class MetricLines(Appended):
         self._file.flush()
 
 
+# What a chart of all layers shows beside them: a rule of thumb that is neither too small nor too large.
+GUIDES = {"update_ratio": 1e-3}
 ALONE = ("clip_factor", "lr")  # numbers of a step that no split has another one of
 
 
@@ -217,13 +222,16 @@ class TensorBoard(Appended):
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._event = Event
+        self._layers = list(layers)
         self._kind: tuple[object, list[str]] | None = None
         self._tags = [f"{quantity}/{layer}" for quantity in quantities for layer in layers]
+        self._guides = {f"{quantity}/guide": x for quantity, x in GUIDES.items() if quantity in quantities}
         new = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.0"
         name, length = goes_on or (new, None)
         super().__init__(folder / name, length)
         if length is None:
             self._write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+            self._layout(quantities)
 
     def _write(self, data: bytes) -> None:
         """A TFRecord: length, checksum of the length, data, checksum of the data."""
@@ -254,10 +262,20 @@ class TensorBoard(Appended):
             events[:, self._values] = np.ascontiguousarray(numbers, "<f4").view(np.uint8)
         for row, values in zip(rows, events, strict=True):
             rest = self._event(step=row.step, wall_time=time.time())
+            for (what_of, i), spread in row.histograms.items():
+                self._histogram(rest.summary.value.add(tag=f"{what_of}/{self._layers[i]}").histo, spread)
             for tag, x in row.scalars.items():
                 rest.summary.value.add(tag=tag, simple_value=x)
             # Messages whose bytes stand one behind the other are read as one message.
             self._write(values.tobytes() + rest.SerializeToString())
+
+    @staticmethod
+    def _histogram(proto: Any, spread: Histogram) -> None:
+        proto.min, proto.max, proto.sum, proto.sum_squares = spread[:4]
+        proto.num = float(spread.counts.sum())
+        edges = np.linspace(spread.low, spread.high, len(spread.counts) + 1)
+        proto.bucket_limit.extend(edges[1:].tolist())
+        proto.bucket.extend(spread.counts.tolist())
 
     def _make_template(self, row: Row) -> None:
         """An event with a value for each number that a row like this one has, and where their bytes are."""
@@ -265,11 +283,12 @@ class TensorBoard(Appended):
         tags = [name if name in ALONE else f"{name}/train" for name in row.numbers]
         tags += [self._tags[place] for place in self._places]
         event = self._event()
-        for tag in tags:
-            event.summary.value.add(tag=tag, simple_value=0.0)
+        for tag, x in (dict.fromkeys(tags, 0.0) | self._guides).items():
+            event.summary.value.add(tag=tag, simple_value=x)
         whole = event.SerializeToString()
         sizes = [len(type(event.summary)(value=[value]).SerializeToString()) for value in event.summary.value]
         ends = len(whole) - sum(sizes) + np.cumsum(sizes)  # the last four bytes of a value are its number
+        ends = ends[: len(tags)]  # a guide keeps its own
         self._template = np.frombuffer(whole, np.uint8)
         self._values = (ends[:, None] + np.arange(-4, 0)).ravel()
 
@@ -289,6 +308,40 @@ class TensorBoard(Appended):
         value.tensor.string_val.append(markdown.encode())
         value.tensor.tensor_shape.dim.add(size=1)
         self._write(event.SerializeToString())
+        self._file.flush()
+
+    def _layout(self, quantities: Sequence[str]) -> None:
+        """The Custom Scalars tab: a chart for each quantity with all layers in it, and one for the loss."""
+        from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+        def chart(title: str, tags: str) -> layout_pb2.Chart:
+            return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=[tags]))
+
+        of_layers = [chart(quantity, f"^{quantity}/") for quantity in quantities]
+        categories = {"all layers": of_layers, "the network": [chart("loss", "^loss/")]}
+        layout = layout_pb2.Layout(
+            category=[layout_pb2.Category(title=title, chart=c) for title, c in categories.items() if c]
+        )
+        event = self._event(wall_time=time.time())
+        value = event.summary.value.add(tag=metadata.CONFIG_SUMMARY_TAG)
+        value.metadata.plugin_data.plugin_name = metadata.PLUGIN_NAME
+        value.tensor.dtype = 7  # DT_STRING
+        value.tensor.string_val.append(layout.SerializeToString())
+        self._write(event.SerializeToString())
+
+    def image(self, tag: str, step: int, png: bytes) -> None:
+        """A picture under the Images tab."""
+        width, height = struct.unpack(">II", png[16:24])  # PNG's header
+        event = self._event(wall_time=time.time(), step=step)
+        value = event.summary.value.add(tag=tag)
+        value.image.width, value.image.height, value.image.colorspace = width, height, 4
+        value.image.encoded_image_string = png
+        self._write(event.SerializeToString())
+        self._file.flush()
+
+    def graph(self, graph: bytes) -> None:
+        """The Graphs tab: a serialized GraphDef."""
+        self._write(self._event(wall_time=time.time(), graph_def=graph).SerializeToString())
         self._file.flush()
 
     def hyperparameters(self, values: Mapping[str, Any], metrics: Sequence[str]) -> None:
@@ -311,6 +364,11 @@ class TensorBoard(Appended):
         )
         self._write(event.SerializeToString())
         self._file.flush()
+
+
+def how_to_read() -> str:
+    """A page for TensorBoard's Text tab: what its charts mean."""
+    return Path(__file__).with_name("how_to_read.md").read_text(encoding="utf-8")
 
 
 def _masked_checksum(data: bytes) -> bytes:

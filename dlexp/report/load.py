@@ -13,6 +13,8 @@ from dlexp.folder import METRICS, PLAN, RECORDS, SUMMARY
 if TYPE_CHECKING:
     import pandas as pd
 
+NOT_FINITE = ("nan", "inf", "-inf")
+
 
 class Run:
     """What a run folder holds. Files are read when asked for, also while the run still goes on."""
@@ -69,7 +71,11 @@ class Run:
 
     @cached_property
     def records(self) -> pd.DataFrame:
-        """A row per recorded step and layer: step, layer, the numbers of the step, each quantity."""
+        """A row per recorded step and layer: step, layer, the numbers of the step, each quantity.
+
+        A number that is absent or not finite is NaN; `.attrs["not_finite"]` tells of the latter: a list of
+        [step, layer (None: of the step as a whole), column, "nan", "inf" or "-inf"].
+        """
         import pandas as pd
 
         header, *lines = read_lines(self.folder / RECORDS) or [{"layers": [], "quantities": []}]
@@ -82,7 +88,9 @@ class Run:
                 columns[name] += [line.get(name)] * len(layers)
             for name in quantities:
                 columns[name] += line[name]
-        return pd.DataFrame(columns).astype(dict.fromkeys((*numbers, *quantities), float))
+        table = pd.DataFrame(columns).astype(dict.fromkeys((*numbers, *quantities), float))
+        table.attrs["not_finite"] = _not_finite(lines, layers)
+        return table
 
     @cached_property
     def over_time(self) -> pd.DataFrame:
@@ -106,17 +114,32 @@ class Run:
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """A row per evaluation of the whole network: step, loss/validation, accuracy/validation, ..."""
+        """A row per evaluation of the whole network: step, loss/validation, accuracy/validation, ...
+
+        As in `records`, `.attrs["not_finite"]` has what is not finite.
+        """
         import pandas as pd
 
-        table = pd.DataFrame(read_lines(self.folder / METRICS))
-        return table.drop(columns="reasons", errors="ignore")
+        lines = read_lines(self.folder / METRICS)
+        table = pd.DataFrame(lines).drop(columns="reasons", errors="ignore")
+        table.attrs["not_finite"] = _not_finite(lines, [])
+        return table
 
 
 def _step_numbers(lines: list[dict[str, Any]], quantities: list[str]) -> list[str]:
     """What lines say of their step as a whole: loss, the metrics of its batch, clip_factor, lr."""
     apart = {"step", "reasons", "over_time", *quantities}
     return list(dict.fromkeys(name for line in lines for name in line if name not in apart)) or ["loss"]
+
+
+def _not_finite(lines: list[dict[str, Any]], layers: list[str]) -> list[list[Any]]:
+    """[step, layer, column, what it is] of each number that is not finite, not merely absent."""
+    found: list[list[Any]] = []
+    for line in lines:
+        for name, said in line.get("reasons", {}).items():
+            of = [(None, said)] if isinstance(said, str) else zip(layers, said, strict=False)
+            found += [[line["step"], layer, name, word] for layer, word in of if word in NOT_FINITE]
+    return found
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

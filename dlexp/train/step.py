@@ -9,8 +9,6 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dlexp.train.metrics import decisions
-
 Batch = tuple[Tensor, Tensor]
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> scalar
 Metric = Callable[[Tensor, Tensor], Tensor]  # likewise
@@ -97,45 +95,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-@torch.no_grad()
-def errors_by_class(
-    model: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    batch_size: int = 1024,
-    *,
-    threshold: float = 0.0,
-    by_answer: bool = False,
-) -> list[dict[str, float]]:
-    """Error analysis: for each class its samples, its errors, and its share of all errors.
-
-    That share is the ceiling: so much of the error would go if this class were never mistaken. Of sequences
-    each time step is a sample. Unknown targets are left out.
-
-    Args:
-        threshold: an output above it is a yes.
-        by_answer: for each of many answers, (N, K), instead of for each class.
-    """
-    found = []
-    with evaluating(model):
-        for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
-            decided, right = decisions(model(x), y, threshold)
-            kind = (
-                torch.arange(y.shape[1], device=y.device).expand_as(y)[y.isfinite()] if by_answer else right
-            )
-            found.append(torch.stack([kind.long(), (decided != right).long()]))
-    kinds, wrong = torch.cat(found, dim=1)
-    count = targets.shape[1] if by_answer else 2 if targets.is_floating_point() else int(targets.max()) + 1
-    samples = torch.bincount(kinds, minlength=count).tolist()
-    errors = torch.bincount(kinds[wrong == 1], minlength=count).tolist()
-    return [
-        {
-            "answer" if by_answer else "class": k,
-            "samples": n,
-            "errors": bad,
-            "share": bad / max(1, sum(errors)),
-        }
-        for k, (n, bad) in enumerate(zip(samples, errors, strict=True))
-    ]

@@ -84,3 +84,25 @@ def test_fixed_gives_the_first_batch_for_ever() -> None:
     first = next(Batches(numbered(40), 4, 7))[1]
     for inputs, targets in islice(Batches(numbered(40), 4, 7, fixed=True), 25):
         assert torch.equal(targets, first) and inputs.flatten().tolist() == first.tolist()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        torch.randn(11, 3),
+        torch.randn(11, 2, 4, 5),
+        torch.randn(11, 4, 5, 2).permute(0, 3, 1, 2),
+        torch.randint(9, (11, 6)),  # tokens
+        torch.randn(22, 3, dtype=torch.float64)[::2],
+    ],
+    ids=["features", "pictures", "channels last", "tokens", "strided"],
+)
+def test_batches_are_what_indexing_gives(inputs: torch.Tensor) -> None:
+    """Rows of inputs and targets of any kind, of sequences too; what is done to a batch stays there."""
+    targets = torch.randint(5, (11, 6))
+    split, before = Split(inputs, targets), inputs.clone()
+    order = torch.randperm(11, generator=torch.Generator().manual_seed(0))
+    for rows, (x, y) in zip(order[:8].view(2, 4), Batches(split, 4, 0), strict=False):
+        assert torch.equal(x, inputs[rows]) and torch.equal(y, targets[rows]) and x.dtype == inputs.dtype
+        x.zero_()
+    assert torch.equal(inputs, before)

@@ -273,6 +273,7 @@ def test_all_scalars_of_a_step_are_in_one_event_and_equal_the_lines(run: Run) ->
         for name in header["quantities"]:
             named = zip(header["layers"], line[name], strict=True)
             wanted |= {f"{name}/{layer}": x for layer, x in named if x is not None}
+        wanted["update_ratio/guide"] = 1e-3
         wanted |= {tag: x for tag, x in evaluated.pop(line["step"], {}).items() if x == x}
         assert [v.tag for v in event.summary.value] == list(wanted)
         assert {v.tag: v.simple_value for v in event.summary.value} == pytest.approx(wanted, rel=1e-6)
@@ -294,7 +295,7 @@ def test_tensorboard_finds_scalars_text_and_hyperparameters_in_one_file(run: Run
     assert reader.Scalars("loss/test")[-1].value == pytest.approx(run.summary["metrics"]["loss/test"])
     (text,) = reader.Tensors("config")
     assert "train.max_steps=12" in text.tensor_proto.string_val[0].decode()
-    assert reader.PluginTagToContent("text").keys() == {"config"}
+    assert reader.PluginTagToContent("text").keys() == {"config", "how_to_read"}
     assert reader.PluginTagToContent("hparams").keys() == {
         "_hparams_/experiment",
         "_hparams_/session_start_info",

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from dlexp.build.losses import BinaryCrossEntropy
 from dlexp.train.loop import Ending, fit
 from dlexp.train.metrics import accuracy
-from dlexp.train.step import Batch, backpropagate, errors_by_class, evaluate
+from dlexp.train.step import Batch, backpropagate, evaluate
 
 
 class Diary:
@@ -387,28 +386,6 @@ def test_a_loss_by_batch_is_weighted_by_the_size_of_each_batch(size: int) -> Non
     x, y, model = torch.randn(50, 4), torch.randint(3, (50,)), nn.Linear(4, 3)
     wanted = loss_function(model(x), y).item()
     assert evaluate(model, ByBatch(), {}, x, y, batch_size=size)["loss"] == pytest.approx(wanted, rel=1e-5)
-
-
-@pytest.mark.parametrize("size", [2, 1024])
-def test_errors_by_class_by_hand(size: int) -> None:
-    """Of many classes, of time steps, of yes and no above a threshold, of many answers; not where unknown."""
-    same, kinds = nn.Identity(), ("samples", "errors", "share")
-
-    def found(outputs: list[object], targets: list[object], **how: Any) -> list[tuple[float, ...]]:
-        outs, wanted = torch.tensor(outputs), torch.tensor(targets)
-        return [tuple(row[k] for k in kinds) for row in errors_by_class(same, outs, wanted, size, **how)]
-
-    classes = [[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [1.0, 0, 0]]
-    expected = [(1, 0, 0.0), (2, 1, 0.5), (1, 1, 0.5)]
-    assert found(classes, [0, 1, 1, 2]) == expected
-    assert found([[row] for row in classes], [[0], [1], [1], [2]]) == expected
-    assert found([classes[:2], classes[2:]], [[0, 1], [-1, 1]]) == [(1, 0, 0.0), (2, 1, 1.0)]
-    yes = [[0.2], [0.7], [0.6]]
-    assert found(yes, [[0.0], [1.0], [0.0]]) == [(2, 2, 1.0), (1, 0, 0.0)]
-    assert found(yes, [[0.0], [1.0], [0.0]], threshold=0.5) == [(2, 1, 1.0), (1, 0, 0.0)]
-    many = [[1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]]
-    right = [[1.0, 0.0], [1.0, math.nan], [0.0, 0.0]]
-    assert found(many, right, by_answer=True) == [(3, 1, 0.5), (2, 1, 0.5)]
 
 
 def test_evaluation_weighs_known_targets_alike() -> None:
