@@ -244,9 +244,7 @@ class Listener:
                 return
             if torch._C._current_graph_task_id() == -1:
                 seen.add(layer)
-            elif (
-                layer in seen
-            ):  # torch.utils.checkpoint runs it once more, in backward, perhaps not to its end
+            elif layer in seen:  # torch.utils.checkpoint runs it once more, perhaps not to its end
                 return
             if fed_by is not None and calls:
                 calls[-1].hears(fed_by, args[0])

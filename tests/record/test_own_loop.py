@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from dlexp.build.mlp import mlp
 from dlexp.errors import UserError
 from dlexp.record.own_loop import OwnLoop
 from dlexp.record.probes import QUANTITIES
-from dlexp.record.recorder import Recorder
+from dlexp.record.recorder import LONGEST_PENDING, Recorder
 from dlexp.record.schedule import EARLY, schedule
 from dlexp.record.sinks import RecordLines
 from dlexp.report.command import command
@@ -174,25 +175,23 @@ def test_hooks_hang_on_the_model_only_from_forward_to_step(tmp_path: Path) -> No
 
 
 def test_a_model_can_be_copied_and_pickled_between_two_steps(tmp_path: Path) -> None:
-    """The copy has no hooks, and what it is used for is not recorded."""
-    model = network()
+    """Also after an evaluation; the copy has no hooks, and what it is used for is not recorded."""
 
-    def loop(model: nn.Module, recorder: OwnLoop) -> None:
-        for batch in batches():
-            train(model, recorder, data=[batch])
-            for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-                cross_entropy(other(batch[0]), batch[1]).backward()
-                assert not [name for name in hooks(other) if "_global" not in name]
+    def copies(model: nn.Module, recorder: OwnLoop) -> None:
+        for x, y in batches():
+            train(model, recorder, data=[(x, y)])
             with torch.no_grad():
-                model(batch[0])
+                model(x)
+            for other in (copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))):
+                cross_entropy(other(model)(x), y).backward()
+                assert not [name for name in hooks(model) if "_global" not in name]
 
     def bare(model: nn.Module, recorder: OwnLoop) -> None:
         for batch in batches():
             train(model, recorder, data=[batch])
 
-    text = [(watched(network(), tmp_path, 1, f).folder / "records.jsonl").read_text() for f in (loop, bare)]
-    assert text[0] == text[1]
-    assert hooks(model) == []
+    one, other = (watched(network(), tmp_path, 1, loop).folder / "records.jsonl" for loop in (copies, bare))
+    assert one.read_text() == other.read_text()
 
 
 @pytest.mark.parametrize("where", ["forward", "backward", "update", "between"])
@@ -281,6 +280,7 @@ def test_the_files_are_those_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixt
     folders = []
     for _ in range(2):
         with dlexp.watch(model, outputs, 2) as recorder:
+            assert (recorder.folder / ".hydra" / "lock").exists()  # nobody else takes it for a dead run
             for step, batch in enumerate(batches()):
                 train(model, recorder, data=[batch])
                 if step % 4 == 3:
@@ -326,13 +326,15 @@ def repr_of_summary(folder: Path) -> str:
 
 def test_a_loss_that_is_not_finite_is_the_last_that_is_recorded(tmp_path: Path) -> None:
     """The loop is not stopped; it can ask. The summary says where."""
-    model, data, diverged = network(), batches(), []
+    model, data, diverged, waiting = network(), batches(), [], []
     data[4][0][0, 0] = math.inf
     with dlexp.watch(model, tmp_path / "mine", 1) as recorder:
         for batch in data:
+            waiting.append(hooks(model))
             train(model, recorder, data=[batch])
             recorder.scalars(recorder.steps, {"loss/validation": 1.0})  # brings to the host what waits
             diverged.append(recorder.diverged)
+    assert [bool(hooks) for hooks in waiting] == [step <= 5 for step in range(STEPS)]
     run = dlexp.load(recorder.folder)
     assert run.summary["status"] == "diverged" and run.summary["steps"] == STEPS
     bad = {"step": 4, "layer": "01_linear", "reason": "its activation_rms is not finite"}
@@ -629,6 +631,17 @@ def test_numbers_of_a_step_are_on_record(tmp_path: Path) -> None:
     run = dlexp.load(recorder.folder)
     assert set(run.records["lr"]) == {0.5} and set(run.records["ratio"]) == {0.25}
     assert run.records["right"].max() >= 1 and run.summary["metrics"] == {"loss/validation": None}
+
+
+def test_rows_reach_the_disk_in_time(tmp_path: Path) -> None:
+    """With the next step that is told, also where that one is not due."""
+    model, lines = network(), []
+    with dlexp.watch(model, tmp_path / "mine", lambda step: step == 0) as recorder:
+        for _ in range(4):
+            train(model, recorder, data=batches(1))
+            lines.append((recorder.folder / "records.jsonl").read_text().count("\n"))
+            time.sleep(LONGEST_PENDING * 1.2)
+    assert lines[0] == 1 and lines[-1] == 2
 
 
 def test_memory_does_not_grow(tmp_path: Path) -> None:
