@@ -334,7 +334,7 @@ def test_a_loss_that_is_not_finite_is_the_last_that_is_recorded(tmp_path: Path) 
             train(model, recorder, data=[batch])
             recorder.scalars(recorder.steps, {"loss/validation": 1.0})  # brings to the host what waits
             diverged.append(recorder.diverged)
-    assert [bool(hooks) for hooks in waiting] == [step <= 5 for step in range(STEPS)]
+    assert [bool(hooks) for hooks in waiting] == [step <= 6 for step in range(STEPS)]
     run = dlexp.load(recorder.folder)
     assert run.summary["status"] == "diverged" and run.summary["steps"] == STEPS
     bad = {"step": 4, "layer": "01_linear", "reason": "its activation_rms is not finite"}
