@@ -6,6 +6,9 @@
     result.layers     # a row per layer: first and last recorded
     result.records    # a row per recorded step and layer
 
+    with dlexp.watch(model, "outputs/mine") as recorder:    # in a loop of your own
+        ...  # loss.backward(); recorder.step(loss); optimizer.step()
+
 Importing the package loads neither torch nor pandas: both come in when they are used.
 """
 
@@ -18,11 +21,15 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
+    from torch import nn
+
+    from dlexp.record.own_loop import OwnLoop
+    from dlexp.record.schedule import Schedule
     from dlexp.report.load import Run
     from dlexp.report.sweep import Sweep
 
 __version__ = "0.1.0"
-__all__ = ["load", "load_sweep", "plots", "run"]
+__all__ = ["load", "load_sweep", "plots", "run", "watch"]
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -73,3 +80,37 @@ def load_sweep(folder: str | Path) -> Sweep:
     from dlexp.report.sweep import Sweep
 
     return Sweep(folder)
+
+
+def watch(
+    model: nn.Module,
+    folder: str | Path,
+    every: int | str | Schedule = 10,
+    *,
+    steps: int | None = None,
+    tensorboard: bool = True,
+) -> OwnLoop:
+    """Record every layer of `model` while a loop of your own trains it.
+
+        with dlexp.watch(model, "outputs/mine", every=10) as recorder:
+            for x, y in loader:
+                loss = loss_function(model(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                recorder.step(loss)  # between backward and the update
+                optimizer.step()
+
+    Args:
+        model: any module, also one inside torch.compile or DistributedDataParallel.
+        folder: the run gets one of its own in it, named by date and time: `recorder.folder`.
+        every: steps 0, n, 2n, ...; "auto" for the schedule of dlexp's own runs, which needs `steps`; or a
+            function that says of each step number whether it is to be recorded.
+        steps: how long the loop is; the last step then belongs to every schedule but a function.
+        tensorboard: write an event file, too.
+
+    Raises:
+        dlexp.errors.UserError: a value or the model cannot be used; the text says what is allowed.
+    """
+    from dlexp.record.own_loop import OwnLoop
+
+    return OwnLoop(model, folder, every, steps=steps, tensorboard=tensorboard)

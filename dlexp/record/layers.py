@@ -106,6 +106,22 @@ class Signal(NamedTuple):
     state_delta: Tensor | None  # (S, H), dL/dc of the cell state c of an LSTM cell
     fused: bool  # one call for all time steps, see `FUSED`
 
+    def wide(self, scale: float) -> Signal:
+        """In float32 at least, and what came back divided by `scale`."""
+        signals = self.delta, self.a, self.state_delta
+        if scale == 1 and not any(t is not None and t.dtype in HALF for t in signals):
+            return self
+        delta, a, state = (t if t is None else wide(t) for t in signals)
+        delta, state = (t if t is None else t / scale for t in (delta, state))
+        return self._replace(delta=delta, a=a, state_delta=state)
+
+
+def wide(t: Tensor) -> Tensor:
+    """A tensor of two bytes a number, as under autocast, in four: sums need more digits than it has."""
+    return t.float() if t.dtype in HALF else t
+
+
+HALF = (torch.float16, torch.bfloat16)
 
 SEVERAL = "several activations"  # of one layer in one step
 
@@ -150,6 +166,7 @@ class Listener:
         # What was made of the z of a call, at that version: `+=`, say, makes something else of it.
         self._trail: dict[int, tuple[weakref.ref[Tensor], int, Call]] = {}
         self._changed: dict[nn.Module, Call] = {}  # by a module that is at work in place
+        self._seen: set[int] = set()  # the layers that ran outside of backward
         self.attached = False
         self._hooks: list[tuple[nn.Module, Callable[..., None]]] = [
             (module, self._layer_hook(i)) for i, module in enumerate(self.modules)
@@ -185,6 +202,14 @@ class Listener:
         self.calls.clear()
         self._trail.clear()
         self._changed.clear()
+        self._seen.clear()
+
+    def take_over(self, other: Listener) -> None:
+        """Make what another listener to the same model heard our own."""
+        place = {module: i for i, module in enumerate(self.modules)}
+        for call in other.calls:
+            call.layer = place[other.modules[call.layer]]
+        self.calls += other.calls
 
     def signals(self) -> dict[int, Signal]:
         """What passed through each layer that ran; one that ran twice has the samples of both runs."""
@@ -208,7 +233,7 @@ class Listener:
         return None if activation is None else self._settings.get(activation)
 
     def _layer_hook(self, layer: int) -> Callable[..., None]:
-        calls, trail, fed_by = self.calls, self._trail, self._fed_by.get(layer)
+        calls, trail, seen, fed_by = self.calls, self._trail, self._seen, self._fed_by.get(layer)
         own = self.modules[layer]
         signal, has_state = is_signal(own), is_cell(own) and not isinstance(own, nn.RNNBase)
         listens = self._others_matter and not signal
@@ -216,6 +241,10 @@ class Listener:
 
         def on_layer(module: nn.Module, args: tuple[Any, ...], returned: Any) -> None:
             if not torch.is_grad_enabled():  # an evaluation between two recorded steps
+                return
+            if torch._C._current_graph_task_id() == -1:
+                seen.add(layer)
+            elif layer in seen:  # torch.utils.checkpoint runs it once more, perhaps not to its end
                 return
             if fed_by is not None and calls:
                 calls[-1].hears(fed_by, args[0])

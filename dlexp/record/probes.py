@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dlexp import parameters
 from dlexp.record import histograms
 from dlexp.record.histograms import KINDS
-from dlexp.record.layers import FUSED, SEVERAL, Listener, Signal
+from dlexp.record.layers import FUSED, HALF, SEVERAL, Listener, Signal, wide
 from dlexp.record.sheet import SMALL, Sheet, count, safe_norms
 
 QUANTITIES = (
@@ -153,17 +153,34 @@ class Probe:
     Call `attach` before the forward pass, `read` after backward, `read_update` after the update.
     """
 
-    def __init__(self, model: nn.Module, order: Sequence[str] = (), *, spread: bool = False) -> None:
-        """With `spread` how the numbers of each layer are spread is measured, too."""
+    def __init__(
+        self,
+        model: nn.Module,
+        order: Sequence[str] = (),
+        *,
+        spread: bool = False,
+        heard: Listener | None = None,
+    ) -> None:
+        """With `spread` how the numbers of each layer are spread is measured, too.
+
+        Args:
+            heard: has listened to the forward pass of the first step already.
+        """
         self._spread = spread
         self._listener = Listener(model, order)
+        if heard:
+            self._listener.take_over(heard)
         self.layers = self._listener.layers
         owned = [list(parameters.own(m).values()) for m in self._listener.modules]
         self._parameters: list[Tensor] = [p for own in owned for p in own]
         self._owners = [i for i, own in enumerate(owned) for _ in own]  # layer of each parameter
         self._plans: dict[object, _Plan] = {}
         self._weighted = [i for i, own in enumerate(owned) if own]  # all but signals
-        self._weights = Sheet([owned[i] for i in self._weighted], copy_large=True)
+        # Under autocast weights have float32 all the same.
+        self._wide: Callable[[Sequence[Tensor]], list[Tensor]] = (
+            _wide if any(p.dtype in HALF for p in self._parameters) else list
+        )
+        self._weights = Sheet([_wide(owned[i]) for i in self._weighted], copy_large=True)
 
     def attach(self) -> None:
         """Be ready for the forward pass that comes next."""
@@ -176,10 +193,14 @@ class Probe:
         self._listener.detach()
 
     @torch.no_grad()
-    def read(self) -> Measurement:
-        """After backward and before the update: everything but `update_ratio`."""
+    def read(self, scale: float = 1.0) -> Measurement:
+        """After backward and before the update: everything but `update_ratio`.
+
+        Args:
+            scale: what the loss was multiplied by in backward; the gradients of the weights are as without.
+        """
         grads = [p.grad for p in self._parameters]
-        signals = self._listener.signals()
+        signals = {i: signal.wide(scale) for i, signal in self._listener.signals().items()}
         self._listener.forget()
         key = (
             *[g is None for g in grads],
@@ -195,10 +216,10 @@ class Probe:
             rows: list[list[Tensor]] = [[] for _ in self.layers]
             for i, g in zip(self._owners, grads, strict=True):
                 if g is not None:
-                    rows[i].append(g)
+                    rows[i].append(wide(g))
             plan = self._plans[key] = _Plan([self._weighted[r] for r in self._weights.owners], rows, signals)
-        self._weights.fill(self._parameters)
-        present = [_dense(g) for g in grads if g is not None]
+        self._weights.fill(self._wide(self._parameters))
+        present = self._wide([_dense(g) for g in grads if g is not None])
         numbers = plan.measure(self._weights, present, signals)
         return Measurement(plan.layout, numbers, self._histograms(grads, signals) if self._spread else {})
 
@@ -212,14 +233,14 @@ class Probe:
                     found[kind, i] = [t]
         for i, g in zip(self._owners, grads, strict=True):
             if g is not None:
-                found.setdefault((KINDS[2], i), []).append(_dense(g))
+                found.setdefault((KINDS[2], i), []).append(wide(_dense(g)))
         return {place: histograms.measure(own) for place, own in found.items()}
 
     @torch.no_grad()
     def read_update(self, found: Measurement, *, stepped: bool) -> None:
         """After the update: what it changed. Without an update there is nothing to read."""
         if stepped:
-            self._weights.subtract(self._parameters)
+            self._weights.subtract(self._wide(self._parameters))
             found.numbers.append(safe_norms([self._weights]))
         else:
             found.layout = found.layout.without_update()
@@ -342,6 +363,10 @@ def _over_time(signal: Signal) -> tuple[tuple[str, Tensor | None], ...]:
         ("delta_rms", signal.delta),
         ("cell_delta_rms", signal.state_delta),  # of dL/dc, beside that of dL/dh
     )
+
+
+def _wide(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [wide(t) for t in tensors]
 
 
 def _dense(grad: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dlexp.record.histograms import Histogram
-from dlexp.record.layers import Layer
+from dlexp.record.layers import Layer, Listener
 from dlexp.record.probes import INDEX, Layout, Measurement, Probe
 from dlexp.record.schedule import Schedule
 from dlexp.record.sinks import Row, Sink
@@ -51,17 +51,19 @@ class Recorder:
         order: Sequence[str] = (),
         *,
         spread: bool = False,
+        heard: Listener | None = None,
     ) -> None:
         """Record the layers of a model.
 
         Args:
             order: paths of modules, in which layers are numbered; those it does not name come last.
             spread: measure histograms, too.
+            heard: has listened to the forward pass of the first step already.
         """
         self._due = due
         self.first: Row | None = None
         self.last: Row | None = None
-        self._probe = Probe(model, order, spread=spread)
+        self._probe = Probe(model, order, spread=spread, heard=heard)
         self._sinks = sinks
         self._measurement: Measurement | None = None
         self._stepped = True
@@ -84,9 +86,18 @@ class Recorder:
         """Before forward."""
         self._probe.attach()
 
-    def probe(self) -> None:
-        """Between backward and the update."""
-        self._measurement = self._probe.read()
+    def probe(self, scale: float = 1.0) -> None:
+        """Between backward and the update; `scale` is what the loss was multiplied by in backward."""
+        self._measurement = self._probe.read(scale)
+
+    def rest(self) -> None:
+        """Leave the model alone until the next `watch`."""
+        self._probe.detach()
+
+    def missing(self, quantity: str) -> list[str | None]:
+        """Why a layer has no such number in the step that has just been measured; None: it has one."""
+        reasons = self._measurement.layout.reasons if self._measurement else {}
+        return [reasons.get((INDEX[quantity], i)) for i in range(len(self.layers))]
 
     def updated(self, *, stepped: bool) -> None:
         """After the update; with `stepped` False there was none."""

@@ -20,16 +20,19 @@ from dlexp.record.recorder import Recorder
 from dlexp.record.sinks import Row, finite, what
 
 
-def layer_entries(recorder: Recorder, look: Look | None = None) -> dict[str, Any]:
+def layer_entries(
+    recorder: Recorder, look: Look | None = None, *, unlooked: str = NOT_REACHED
+) -> dict[str, Any]:
     """The `quantities`, `looks`, `recorded` and `layers` of the summary.
 
     Args:
         look: what was looked at beside the recorded steps, at both ends of training.
+        unlooked: why nothing was.
     """
     first, last = recorder.first, recorder.last
     ends = {
-        "first": _found(first, look.first if look else None) if first else None,
-        "last": _found(last, look.last if look else None) if last else None,
+        "first": _found(first, look.first if look else None, unlooked) if first else None,
+        "last": _found(last, look.last if look else None, unlooked) if last else None,
     }
 
     def numbers(end: str, i: int) -> dict[str, float | None] | None:
@@ -68,14 +71,14 @@ def layer_entries(recorder: Recorder, look: Look | None = None) -> dict[str, Any
     }
 
 
-def _found(row: Row, looked: Sequence[Mapping[str, Found]] | None) -> list[dict[str, Found]]:
+def _found(row: Row, looked: Sequence[Mapping[str, Found]] | None, unlooked: str) -> list[dict[str, Found]]:
     """For each layer: name -> a finite number, or why there is none."""
     found: list[dict[str, Found]] = [
         {name: row.reasons.get((q, i), x) for q, (name, x) in enumerate(zip(QUANTITIES, column, strict=True))}
         for i, column in enumerate(row.table.T.tolist())
     ]
     factors = jacobian_factors([own["delta_rms"] for own in found])
-    missing = dict.fromkeys(LOOKS, NOT_REACHED)
+    missing = dict.fromkeys(LOOKS, unlooked)
     for own, more, factor in zip(found, looked or [missing] * len(found), factors, strict=True):
         own |= {"jacobian_factor": factor, **more}
         if isinstance(factor, str):  # it says more

@@ -147,8 +147,9 @@ class Terminal:
         if summary["layers"] and summary["layers"][0]["first"]:
             self._table(summary)
         if summary["status"] == "interrupted":
-            go_on = f"dlexp resume={shlex.quote(str(folder))}"
-            what = f" after {summary['steps']} steps; the record so far is in {folder}; {go_on} goes on"
+            what = f" after {summary['steps']} steps; the record so far is in {folder}"
+            if "config" in summary:  # not that of somebody's own loop
+                what += f"; dlexp resume={shlex.quote(str(folder))} goes on"
             self._print(Text.assemble(("interrupted", "bold yellow"), what))
         metrics, spoiled = summary["metrics"], summary["diverged"]
         if spoiled:
