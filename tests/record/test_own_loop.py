@@ -46,9 +46,9 @@ OPTIMIZERS = {"momentum": sgd(0.03, 0.9), "adam": adam(0.01)}
 cross_entropy = nn.functional.cross_entropy
 
 
-def network(kind: str = "plain", dtype: torch.dtype = torch.float32) -> nn.Sequential:
+def network(kind: str = "plain", dtype: torch.dtype = torch.float32, width: int = 16) -> nn.Sequential:
     torch.manual_seed(0)
-    return mlp((8,), 4, depth=3, width=16, bias=True, activation=nn.ReLU, **NETWORKS[kind]).to(dtype)
+    return mlp((8,), 4, depth=3, width=width, bias=True, activation=nn.ReLU, **NETWORKS[kind]).to(dtype)
 
 
 def batches(steps: int = STEPS, dtype: torch.dtype = torch.float32) -> list[Batch]:
@@ -178,6 +178,9 @@ def test_a_model_can_be_copied_and_pickled_between_two_steps(tmp_path: Path) -> 
     """Also after an evaluation; the copy has no hooks, and what it is used for is not recorded."""
 
     def copies(model: nn.Module, recorder: OwnLoop) -> None:
+        with torch.no_grad():
+            model(batches(1)[0][0])
+        pickle.dumps(model)
         for x, y in batches():
             train(model, recorder, data=[(x, y)])
             with torch.no_grad():
@@ -407,9 +410,10 @@ def test_under_autocast_the_numbers_are_those_of_the_half_tensors(dtype: torch.d
     assert found["dead_fraction"].tolist()[:-1] == dead
 
 
-def test_a_network_of_half_numbers_is_measured_in_whole_ones(tmp_path: Path) -> None:
-    """Weights of bfloat16: norms have six digits, not three."""
-    model, (x, y) = network(dtype=torch.bfloat16), batches(1)[0]
+@pytest.mark.parametrize("width", [16, 300])
+def test_a_network_of_half_numbers_is_measured_in_whole_ones(width: int, tmp_path: Path) -> None:
+    """Weights of bfloat16: norms have six digits, not three; also of layers measured where they lie."""
+    model, (x, y) = network(dtype=torch.bfloat16, width=width), batches(1)[0]
     with dlexp.watch(model, tmp_path / "mine", 1) as recorder:
         loss = cross_entropy(model(x.bfloat16()), y)
         loss.backward()
