@@ -412,7 +412,7 @@ def test_under_autocast_the_numbers_are_those_of_the_half_tensors(dtype: torch.d
 
 @pytest.mark.parametrize("width", [16, 300])
 def test_a_network_of_half_numbers_is_measured_in_whole_ones(width: int, tmp_path: Path) -> None:
-    """Weights of bfloat16: norms have six digits, not three; also of layers measured where they lie."""
+    """Weights of bfloat16: norms have five digits, not three; also of layers measured where they lie."""
     model, (x, y) = network(dtype=torch.bfloat16, width=width), batches(1)[0]
     with dlexp.watch(model, tmp_path / "mine", 1) as recorder:
         loss = cross_entropy(model(x.bfloat16()), y)
@@ -423,13 +423,13 @@ def test_a_network_of_half_numbers_is_measured_in_whole_ones(width: int, tmp_pat
     found = dlexp.load(recorder.folder).records
     linear = [module for module in model if isinstance(module, nn.Linear)]
     size = [half_rms(m.weight.grad, m.bias.grad) * math.sqrt(m.weight.numel() + len(m.bias)) for m in linear]
-    assert found["grad_norm"].tolist() == pytest.approx(size, rel=1e-6)
+    assert found["grad_norm"].tolist() == pytest.approx(size, rel=1e-5)
     moved = [p.detach().double() - b for p, b in zip(model.parameters(), before, strict=True)]
     ratio = [
         half_rms(moved[2 * i], moved[2 * i + 1]) / half_rms(before[2 * i], before[2 * i + 1])
         for i in range(4)
     ]
-    assert found["update_ratio"].tolist() == pytest.approx(ratio, rel=1e-6)
+    assert found["update_ratio"].tolist() == pytest.approx(ratio, rel=1e-5)
 
 
 def scaled(model: nn.Module, recorder: OwnLoop, *, unscale: bool = True, spoiled: int = -1) -> None:
