@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,10 +28,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 import dlexp
 from dlexp import folder as folders
-from dlexp import sweep as sweeps
 from dlexp.compose import CONFIGS, MAIN, explain, refuse_options, request
 from dlexp.errors import TRACE_HINT, Terminated, UserError
-from dlexp.words import quoted
+from dlexp.sweep import launch
+from dlexp.sweep.command import continued
+from dlexp.sweep.job import job as run_job
+from dlexp.sweep.job import not_left_alone, placed
+from dlexp.sweep.place import Place, latest, new_place, plan_of
+from dlexp.words import quoted, unquoted
 
 
 def main() -> None:
@@ -117,7 +122,7 @@ def _resume(overrides: list[str]) -> tuple[str | None, bool, list[str]]:
     for word in overrides:
         key, _, value = word.partition("=")
         if key in ("resume", "resume.extend"):
-            found[key] = value
+            found[key] = unquoted(value)
         else:
             words.append(word)
     extend = found.get("resume.extend", "false")
@@ -146,10 +151,9 @@ def _task(config: DictConfig) -> float | None:
     """What Hydra calls; launchers call it in other processes, so it is found by its name."""
     own: Any = HydraConfig.get()
     if own.mode == RunMode.MULTIRUN:
-        if own.job.num == 0 and (sweep := sweeps.running()) and sweep.error:
-            raise sweep.error
-        placed = sweeps.placed(request(config, own), Path(own.sweep.dir), own.job.num)
-        return sweeps.job(placed) if placed else None
+        job = placed(request(config, own), Path(own.sweep.dir), own.job.num)
+        with nullcontext() if launch.running() else not_left_alone():
+            return run_job(job) if job else None
     _single_run.called = True
     try:
         from dlexp import runner
@@ -197,7 +201,7 @@ def _unmake(folders: list[Path]) -> None:
 
 def _go_on(typed: list[str], words: list[str], resume: str) -> None:
     """The rest of a run that was interrupted, by the words that made it."""
-    folder = sweeps.latest(_outputs(words), "*/*", folders.OVERRIDES) if resume == "latest" else Path(resume)
+    folder = latest(_outputs(words), "*/*", folders.OVERRIDES) if resume == "latest" else Path(resume)
     try:
         before = [str(word) for word in OmegaConf.load(folder / folders.OVERRIDES)]
     except OSError as error:
@@ -205,48 +209,56 @@ def _go_on(typed: list[str], words: list[str], resume: str) -> None:
             raise UserError(f"resume={resume}: is a sweep; add -m") from error
         what = f"holds no run ({folders.OVERRIDES}); allowed: a run folder"
         raise UserError(f"resume={resume}: {what}") from error
-    if words:
-        sweeps.refuse_other(resume, before, words)
+    words = continued(resume, before, words)
     if folders.ended(folder):
         print(f"{folder}: the run has come to its end; nothing is left to do")
         return
-    _single([*typed, *(words or before), f"hydra.run.dir={quoted(str(folder))}"], goes_on=True)
+    _single([*typed, *words, f"hydra.run.dir={quoted(str(folder))}"], goes_on=True)
 
 
 def _outputs(words: list[str]) -> str:
-    return next((word.partition("=")[2] for word in words if word.startswith("outputs=")), "outputs")
+    return next((unquoted(word[8:]) for word in words if word.startswith("outputs=")), "outputs")
 
 
 def _sweep(typed: list[str], words: list[str], resume: str | None, *, extend: bool) -> None:
     """Many runs; ends with exit code 1 if any of them failed."""
+    if resume:
+        folder = latest(_outputs(words), "sweep/*", folders.PLAN) if resume == "latest" else Path(resume)
+        before = plan_of(folder)
+        named = resume if resume != "latest" else f"latest ({folder})"
+        typed = typed if words else before["typed"]
+        words = continued(named, before["words"], words, extend=extend)
+        place = Place(folder, frozenset(path.name for path in folder.iterdir()))
+    else:
+        place = new_place(words, _outputs(words))
+    own = [word for word in words if not word.startswith("hydra.sweep.dir=")]
+    with folders.locked(place.folder, inside="."):
+        _launch(place, launch.Sweep(place.folder, typed, own, resumed=resume is not None))
+
+
+def _launch(place: Place, sweep: launch.Sweep) -> None:
+    """Run the jobs, tell how they go, and what came of them."""
     from rich.console import Console
 
     from dlexp.report.command import finish
     from dlexp.report.watch import Watch
 
-    if resume:
-        folder = (
-            sweeps.latest(_outputs(words), "sweep/*", folders.PLAN) if resume == "latest" else Path(resume)
-        )
-        before = sweeps.plan_of(folder)
-        if words:
-            sweeps.refuse_other(resume, before["words"], words, extend=extend)
-        else:
-            typed, words = before["typed"], before["words"]
-    else:
-        folder = sweeps.new_folder(words, _outputs(words))
-    own = [word for word in words if not word.startswith("hydra.sweep.dir=")]
-    sweep = sweeps.Sweep(folder, typed, own, resumed=resume is not None)
-    console = Console(highlight=False)
+    console, folder, whole = Console(highlight=False), place.folder, False
     watch = Watch(folder, console)
     if watch.kept:
         console.print(f"kept        {watch.kept} jobs that have ended")
-    signal.signal(signal.SIGTERM, _terminate)
+
+    def end(*_: object) -> NoReturn:
+        sweep.end_jobs()  # a launcher would kill them
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
     try:
-        with sweeps.current(sweep), watch:
+        with launch.current(sweep), watch:
             sweep.launch(_hydra)
+        whole = True
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if sweeps.unmake(folder):  # the words made no job
+        if place.unmake():  # the words made no job
             raise UserError(*(error.lines if isinstance(error, UserError) else explain(error))) from error
         raise
     finally:
@@ -255,11 +267,7 @@ def _sweep(typed: list[str], words: list[str], resume: str | None, *, extend: bo
                 finish(folder, console)
             except UserError as error:  # a full disk, say: how the jobs ended is more important
                 print(f"dlexp: {error}", file=sys.stderr)
-            if watch.unfinished:
+            if watch.unfinished or not whole:
                 console.print(f"go on       dlexp -m resume={shlex.quote(str(folder))}", soft_wrap=True)
     if watch.failed:
         sys.exit(1)
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated

@@ -82,13 +82,18 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
             if config_dir is not None:
                 words.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
             config = hydra_compose("config", overrides=words, return_hydra_config=True)
-            task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             named = config.hydra.run.dir
-            return request(task, config.hydra, None if named == "." else Path(named))
+            return apart(config, None if named == "." else Path(named))
     except (CompactHydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(*explain(error)) from error
     finally:
         state.hydra = theirs
+
+
+def apart(config: DictConfig, folder: Path | None = None) -> Request:
+    """A request from a whole config, Hydra's own part in it."""
+    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return request(task, config.hydra, folder)
 
 
 def request(task: DictConfig, own: DictConfig, folder: Path | None = None) -> Request:
@@ -311,6 +316,14 @@ def _nearest(typed: str, known: Iterable[str]) -> str:
     allowed = ", ".join(f"{prefix}{dot}{name}" for name in names)
     return f"{hint}; allowed: {allowed}" if allowed else f"{hint}; this choice takes no values"
 
+
+# What may differ between a run and its continuation: it changes no weight and no record.
+FREE = (
+    *("outputs", "name", "device", "threads", "anomaly", "resume", "objective"),
+    *("train.checkpoint_every", "train.keep_weights", "train.best_error"),
+    *("record.tensorboard", "record.images", "record.histograms", "record.graph"),
+    *("data.root", "data.download"),
+)
 
 # What dlexp itself reads of a choice, to see whether it fits others: nothing to be set.
 NOTES = ("takes", "tasks", "gives")

@@ -27,11 +27,17 @@ CHECKPOINT = "checkpoint.pt"
 EVENTS = "events.out.tfevents."
 OVERRIDES = f"{CONFIG}/overrides.yaml"  # the words that made a run
 PLAN = "sweep.json"  # what a sweep was asked for; its presence makes a folder that of a sweep
+LOCK = "lock"
 TRACE = "error.log"  # of a job that failed
 ENDED = ("finished", "stopped_early", "diverged")  # a run with such a status has nothing left to do
 
 
-def create(outputs: str, name: str, now: datetime, inside: str = CONFIG) -> Path:
+def now() -> str:
+    """The time, to the millisecond, as summaries have it: jobs of a sweep are put in order by it."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def create(outputs: str, name: str, when: datetime, inside: str = CONFIG) -> Path:
     """A new folder outputs/name/date_time; runs that start in the same second get _2, _3, ...
 
     Args:
@@ -40,7 +46,7 @@ def create(outputs: str, name: str, now: datetime, inside: str = CONFIG) -> Path
     Raises:
         UserError: no folder can be made there.
     """
-    base = Path(outputs).expanduser() / name / now.strftime("%Y-%m-%d_%H-%M-%S")
+    base = Path(outputs).expanduser() / name / when.strftime("%Y-%m-%d_%H-%M-%S")
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
         for n in count(1):
@@ -79,7 +85,7 @@ def claim(folder: Path) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, inside: str = CONFIG) -> Iterator[None]:
     """Nobody else runs in this folder meanwhile; a process that is killed lets go of it.
 
     Where the system or the disk knows no locks, nothing is locked.
@@ -88,10 +94,10 @@ def locked(folder: Path) -> Iterator[None]:
         BusyError: somebody does.
         UserError: the folder cannot be written to.
     """
-    path = folder / CONFIG / "lock"
+    path = folder / inside / LOCK
     try:
         path.parent.mkdir(exist_ok=True)
-        file = _lock(path) if fcntl else None
+        file = _lock(path, folder) if fcntl else None
     except OSError as error:
         raise UserError(f"{folder}: cannot be written to: {error.strerror}") from error
     try:
@@ -102,7 +108,7 @@ def locked(folder: Path) -> Iterator[None]:
             file.close()
 
 
-def _lock(path: Path) -> IO[str]:
+def _lock(path: Path, folder: Path) -> IO[str]:
     """The file, open and locked, our number in it; it is the one that others find under this name."""
     while True:
         file = path.open("a+", encoding="utf-8")
@@ -112,7 +118,7 @@ def _lock(path: Path) -> IO[str]:
             file.seek(0)
             pid = file.read() or "unknown"
             file.close()
-            raise BusyError(f"{path.parents[1]}: is still running (pid {pid})") from error
+            raise BusyError(f"{folder}: is still running (pid {pid})") from error
         except OSError:  # this disk knows no locks
             pass
         if _names(path, file):
@@ -121,6 +127,19 @@ def _lock(path: Path) -> IO[str]:
             file.flush()
             return file
         file.close()
+
+
+def at_work(folder: Path) -> bool:
+    """Does a process run in this folder, as far as this machine can tell?"""
+    try:
+        with (folder / CONFIG / LOCK).open("r+", encoding="utf-8") as file:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _names(path: Path, file: IO[str]) -> bool:
@@ -151,7 +170,7 @@ def goes_on(folder: Path, lengths: Mapping[str, int]) -> bool:
 def clear(folder: Path, *, records: bool) -> None:
     """Take away how an earlier try ended, and what it left half-written; with `records` all it recorded."""
     drafts = [f".{name}.*" for name in (SUMMARY, WEIGHTS, CHECKPOINT)]
-    own = [SUMMARY, *drafts] + ([RECORDS, METRICS, CHECKPOINT, f"{EVENTS}*"] if records else [])
+    own = [SUMMARY, TRACE, *drafts] + ([RECORDS, METRICS, CHECKPOINT, f"{EVENTS}*"] if records else [])
     for path in [path for pattern in own for path in folder.glob(pattern)]:
         path.unlink()
 

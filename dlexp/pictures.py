@@ -57,15 +57,16 @@ def draw(
     theory = {name: (slope.factor, slope.label) for name, slope in slopes(summary).items()}
 
     def signature(step: int) -> None:
-        board.image("signature", step, png(plots.signature(records, step=step, slopes=theory)))
+        board.image("layers/signature", step, png(plots.signature(records, step=step, slopes=theory)))
 
     jobs: list[Callable[[], None]] = [partial(signature, steps[-1])] if steps else []
     if classes := summary.get("confusion"):
         names = class_names(summary, len(classes))
-        jobs.append(lambda: board.image("confusion/test", last, png(plots.confusion(classes, names))))
+        tag = "mistakes/confusion_test"
+        jobs.append(lambda: board.image(tag, last, png(plots.confusion(classes, names))))
     if wrong:
         images, words = zip(*wrong, strict=True)
-        jobs.append(lambda: board.image("most_wrong/test", last, png(plots.samples(images, words))))
+        jobs.append(lambda: board.image("mistakes/most_wrong_test", last, png(plots.samples(images, words))))
     earlier = dict.fromkeys(steps[i * (len(steps) - 1) // (STEPS - 1)] for i in range(STEPS - 1) if steps)
     jobs += [partial(signature, step) for step in earlier if step != steps[-1]]
     for job in jobs:

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from dlexp import folder as folders
-from dlexp.compose import Request, flatten
+from dlexp.compose import FREE, Request, flatten
 from dlexp.errors import UserError
 from dlexp.record.sinks import Appended
 from dlexp.report.terminal import Terminal
 from dlexp.train import checkpoint
 from dlexp.train.checkpoint import Part, Timetable
-
-# What may differ between a run and its continuation: it changes no weight and no record.
-FREE = (
-    *("outputs", "name", "device", "threads", "anomaly", "resume", "objective"),
-    *("train.checkpoint_every", "train.keep_weights", "train.best_error"),
-    *("record.tensorboard", "record.images", "record.histograms", "record.graph"),
-    *("data.root", "data.download"),
-)
 
 
 def take_up(folder: Path, request: Request, terminal: Terminal) -> dict[str, Any] | None:
@@ -80,9 +71,7 @@ class Keeper:
         self._begun = time.perf_counter() - (before["seconds"] if before else 0.0)
         self._parts: dict[str, Part] = {}
         self._files: list[Appended] = []
-        self.started: str = (
-            before["started"] if before else datetime.now().astimezone().isoformat(timespec="seconds")
-        )
+        self.started: str = before["started"] if before else folders.now()
         self.step: int = before["step"] if before else 0  # the one to begin with
         self.lengths: dict[str, int] = before["files"] if before else {}  # of the files that go on
         self._timetable = Timetable(request.config.train.checkpoint_every, self.step)

@@ -156,7 +156,7 @@ def _train(
         except KeyboardInterrupt:
             summary["status"] = "interrupted"
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             summary["status"] = "failed"
             summary["error"] = " ".join(f"{type(error).__name__}: {error}".split())
             raise

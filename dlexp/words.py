@@ -30,7 +30,7 @@ def unquoted(value: str) -> str:
 
 def folder_name(words: Sequence[str]) -> str:
     """Words as the name of a folder, e.g. activation=relu,seed=0."""
-    parts = (word.partition("=") for word in words)
+    parts = (word.lstrip("+~").partition("=") for word in words)
     name = ",".join(key + equals + unquoted(value) for key, equals, value in parts)
     safe = re.sub(r"[^\w=.,+@-]", "_", name)
     if safe == name and len(name) <= LONGEST_NAME:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import shell
 import torch
 from data.files import write_garbage
 from hydra.core.plugins import Plugins
@@ -27,10 +29,8 @@ from dlexp import folder as folders
 from dlexp.compose import CONFIGS
 from dlexp.errors import UserError
 
-DLEXP = [sys.executable, "-m", "dlexp"]
 FILES = {"metrics.jsonl", "records.jsonl", "summary.json", ".hydra"}
 LONG_RUN = ["train.max_steps=100000000", "record.every=50"]
-PATIENCE = 60  # seconds that a subprocess may take on a busy machine
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 NO_MPS = pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has MPS")
@@ -362,53 +362,16 @@ def test_cfg_job_prints_the_config_and_trains_nothing(main: Dlexp, here: Path) -
     assert list(here.iterdir()) == []
 
 
-def clean_environment() -> dict[str, str]:
-    """As in a fresh shell."""
-    return {key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "COLUMNS")}
-
-
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """`python -m dlexp` in the folder. Ctrl-C reaches it even where the test suite runs in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored signal is inherited
-    try:
-        return subprocess.Popen(
-            [*DLEXP, *words],
-            cwd=folder,
-            env=clean_environment(),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def finish(process: subprocess.Popen[str]) -> Answer:
-    """Wait for the end."""
-    try:
-        out, err = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    return Answer(process.returncode, out, err)
-
-
 def command(folder: Path, *words: str, **environment: str) -> Answer:
-    """The installed `dlexp`, from start to end."""
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("dlexp")), *words],
-        cwd=folder,
-        env=clean_environment() | environment,
-        text=True,
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    """`dlexp` in a process of its own, from start to end."""
+    done = shell.run(*words, cwd=folder, **environment)
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
 def test_dlexp_in_an_empty_folder(tmp_path: Path) -> None:
     """No words at all: heading, progress, table, metrics; a complete run folder; a good network."""
-    answer = command(tmp_path)
+    done = shell.fresh(cwd=tmp_path, command=[str(Path(sys.executable).with_name("dlexp"))])
+    answer = Answer(done.returncode, done.stdout, done.stderr)
     assert answer.code == 0 and answer.err == ""
     for word in ("network", "13,130 parameters", "950/950", "delta_rms", "04_linear", "test ", "tensorboard"):
         assert word in answer.out, word
@@ -454,18 +417,64 @@ def test_tab_completion(tmp_path: Path) -> None:
     ]
 
 
-def test_runs_at_the_same_time_share_nothing(tmp_path: Path) -> None:
-    """Two started together, as `python -m dlexp`, each make a complete folder of their own."""
-    processes = [start(tmp_path, "train.max_steps=1", f"seed={n}") for n in range(2)]
-    answers = [finish(process) for process in processes]
-    assert [(answer.code, answer.err) for answer in answers] == [(0, ""), (0, "")]
-    runs = sorted((tmp_path / "outputs" / "mlp_digits").iterdir())
+SAME = ["train.max_steps=20", "dropout=standard", "train.keep_weights=true"]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two runs that were started together, as `python -m dlexp`."""
+    folder = tmp_path_factory.mktemp("together")
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda n: shell.fresh(*SAME, f"seed={n}", cwd=folder), range(2)))
+    assert [(answer.returncode, answer.stderr) for answer in answers] == [(0, ""), (0, "")]
+    (folder / "printed").write_text(answers[0].stdout, encoding="utf-8")
+    return folder
+
+
+def test_runs_at_the_same_time_share_nothing(together: Path) -> None:
+    """Each makes a complete folder of its own."""
+    runs = sorted((together / "outputs" / "mlp_digits").iterdir())
     assert len(runs) == 2
     assert {dlexp.load(run).summary["seed"] for run in runs} == {0, 1}
     for run in runs:
-        assert len(list(run.iterdir())) == len(FILES) + 1
+        assert len(list(run.iterdir())) == len(FILES) + 2  # events and weights
         typed = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "overrides.yaml"))
         assert typed == dlexp.load(run).summary["overrides"]
+
+
+def test_a_forked_dlexp_is_a_fresh_one(together: Path, tmp_path: Path) -> None:
+    """What tests/shell.py forks prints and leaves the same, bit by bit; only times differ."""
+    answer = command(tmp_path, *SAME, "seed=0")
+    assert (answer.code, answer.err) == (0, "")
+    forked, runs = only_run(tmp_path), (together / "outputs" / "mlp_digits").iterdir()
+    (fresh,) = (run for run in runs if dlexp.load(run).summary["seed"] == 0)
+    for name in ("records.jsonl", "metrics.jsonl", ".hydra/config.yaml", ".hydra/overrides.yaml"):
+        assert (forked / name).read_bytes() == (fresh / name).read_bytes(), name
+    one, other = (torch.load(run / "weights.pt") for run in (forked, fresh))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    summaries = [dict(dlexp.load(run).summary) for run in (forked, fresh)]
+    assert [summary.pop("timing") is not None for summary in summaries] == [True, True]
+    assert summaries[0] == summaries[1]
+    printed = [answer.out, (together / "printed").read_text(encoding="utf-8")]
+    times = re.compile(r"[\d-]+_[\d-]+(_2)?|\S+ m?s\b|\S+/s\b")
+    assert times.sub("", printed[0]) == times.sub("", printed[1])
+
+
+def test_a_forked_dlexp_warns_as_python_does(tmp_path: Path) -> None:
+    """Warnings are errors to pytest alone; the module of one's own lies in the working directory."""
+    (tmp_path / "own.py").write_text(
+        "import os, signal, warnings\n"
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, outputs):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, outputs))\n"
+        "        warnings.warn('loud')\n"
+        "        print(os.getcwd(), signal.getsignal(signal.SIGINT))\n"
+    )
+    words = ["model=custom", "model._target_=own.Net", "train.max_steps=1", "record=off"]
+    answer = command(tmp_path, *words)
+    assert answer.code == 0 and "UserWarning: loud" in answer.err
+    assert f"{tmp_path} <built-in function default_int_handler>" in answer.out
 
 
 @pytest.fixture(scope="module")
@@ -473,17 +482,18 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Answer,
     """Long runs that got a signal after some lines were on record: signal -> answer and run folder."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
     folders = [tmp_path_factory.mktemp("stopped") for _ in signals]
-    processes = [start(folder, *LONG_RUN) for folder in folders]
+    processes = [shell.start(*LONG_RUN, cwd=folder) for folder in folders]
     try:
         for process, folder, number in zip(processes, folders, signals, strict=True):
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + shell.PATIENCE
             while not any(path.read_text().count("\n") > 3 for path in folder.rglob("records.jsonl")):
                 assert process.poll() is None and time.monotonic() < deadline, process.poll()
                 time.sleep(0.05)
             process.send_signal(number)
+        printed = [process.communicate(shell.PATIENCE) for process in processes]
         return {
-            number: (finish(process), only_run(folder))
-            for process, folder, number in zip(processes, folders, signals, strict=True)
+            number: (Answer(process.returncode, *texts), only_run(folder))
+            for process, folder, number, texts in zip(processes, folders, signals, printed, strict=True)
         }
     finally:
         for process in processes:

@@ -21,7 +21,7 @@ from dlexp.build.check import GROUPS, RULES, check
 from dlexp.compose import CONFIGS, compose, flatten
 from dlexp.errors import UserError
 from dlexp.record.schedule import schedule
-from dlexp.sweep import parse
+from dlexp.sweep.command import parse
 
 CHOICES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "hydra")
 SEARCHES = [path for path in CHOICES if path.parent.name == "sweep" and path.stem != "none"]

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "dlexp").rglob("*.py"))
 PARTS = {path: path.relative_to(ROOT).with_suffix("").parts for path in FILES}
 MODULES = {".".join(parts).removesuffix(".__init__"): path for path, parts in PARTS.items()}
-HEAVY = ("torch", "torchvision", "pandas", "numpy", "hydra", "sklearn", "matplotlib", "tensorboard", "rich")
+HEAVY = (
+    *("torch", "torchvision", "pandas", "numpy", "hydra", "sklearn", "matplotlib", "tensorboard", "rich"),
+    "jinja2",
+)
 BUILDS = ("dlexp.build", "dlexp.train", "dlexp.record", "dlexp.data", "dlexp.runner", "torch")
 
 
@@ -74,7 +77,7 @@ def test_only_assemble_and_the_check_see_the_config() -> None:
 
 def test_reports_never_build_a_model() -> None:
     """They read files, so they work on old or copied outputs, without PyTorch."""
-    for module in inside("dlexp.report"):
+    for module in (*inside("dlexp.report"), *inside("dlexp.plots")):
         assert below(imports(module), *BUILDS) == set(), module
 
 
@@ -110,14 +113,16 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_import_dlexp_loads_nothing_heavy() -> None:
     """The package alone costs next to nothing."""
-    assert loaded_by("import dlexp; dlexp.run; dlexp.load; dlexp.load_sweep") == set()
+    assert loaded_by("import dlexp; dlexp.run; dlexp.load; dlexp.load_sweep; dlexp.plots") == set()
 
 
-@pytest.mark.parametrize("module", [path.stem for path in FILES if path.parent.name == "report"])
-def test_reports_load_no_torch(module: str) -> None:
-    """Nor does pandas come in before somebody asks for a table, nor matplotlib before a picture."""
-    loaded = loaded_by(f"import dlexp.report.{module}")
-    assert not loaded & {"torch", "torchvision", "pandas", "matplotlib"}
+@pytest.mark.parametrize("package", ["report", "plots"])
+def test_reports_load_no_torch(package: str) -> None:
+    """Nor does pandas come in before a table is asked for, matplotlib before a picture, jinja2 a page."""
+    modules = [f"dlexp.{package}.{path.stem}" for path in FILES if path.parent.name == package]
+    assert len(modules) > 3
+    loaded = loaded_by("; ".join(f"import {module}" for module in modules))
+    assert not loaded & {"torch", "torchvision", "pandas", "matplotlib", "numpy", "jinja2"}
 
 
 def test_the_command_line_loads_no_torch_before_a_run() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import shell
 import slurm
 import torch
 from hydra import initialize_config_dir
@@ -25,19 +26,13 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from dlexp import folder as folders
-from dlexp import sweep
 from dlexp.compose import CONFIGS, VERSION_BASE, Composer
 from dlexp.errors import UserError
-from dlexp.sweep import differences, parse
+from dlexp.sweep import launch, place
+from dlexp.sweep.command import continued, differences, job_name, parse
 
 SMALL = ["train.max_steps=30", "record.tensorboard=false", "model.depth=1", "model.width=8"]
-WITH_WEIGHTS = ["train.keep_weights=true", "train.checkpoint_every=20", "train.epochs=40", "model.width=16"]
-
-
-def dlexp(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dlexp", *words], cwd=cwd, capture_output=True, text=True, timeout=240
-    )
+WITH_WEIGHTS = ["train.keep_weights=true", "train.checkpoint_every=5", "train.max_steps=100"]
 
 
 def only_sweep(cwd: Path) -> Path:
@@ -73,20 +68,46 @@ def test_an_interval_is_one_value_of_a_search() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "lines", "only_added"),
+    ("before", "now", "added", "other"),
     [
-        (["a=1,2", "b=3"], ["b=3", "a=1,2"], [], True),
-        (["a=1,2", "b=3"], ["a=1,2,4", "b=3"], ["a: was 1,2, is 1,2,4"], True),
-        (["a=1,2", "b=3"], ["a=2,4", "b=3"], ["a: was 1,2, is 2,4"], False),
-        (["a=1,2", "b=3"], ["a=1,2", "b=4"], ["b: was 3, is 4"], False),
-        (["a=1,2"], ["a=1,2", "c=5"], ["c: was not there, is 5"], False),
-        (["a=1,2", "hydra/launcher=basic"], ["a=1,2", "hydra/launcher=joblib"], [], True),
+        (["a=1,2", "b=3"], ["b=3", "a=1,2"], [], []),
+        (["a=0.1,2"], ["a=2,1e-1"], [], []),
+        (["a=1,2", "b=3"], ["a=1,2,4", "b=3"], ["a: was 1,2, is 1,2,4"], []),
+        (["a=1,2", "b=3"], ["a=2,4", "b=3"], [], ["a: was 1,2, is 2,4"]),
+        (["a=1,2", "b=3"], ["a=1,2", "b=4"], [], ["b: was 3, is 4"]),
+        (["a=1,2", "b=3"], ["a=1,2,4", "b=4"], ["a: was 1,2, is 1,2,4"], ["b: was 3, is 4"]),
+        (["a=1,2"], ["a=1,2", "c=5"], [], ["c: was not there, is 5"]),
+        (["a=1,2", "seed=0"], ["a=1,2", "seed=0,1"], ["seed: was 0, is 0,1"], []),
+        (["a=1,2"], ["a=1,2", "seed=0,1"], ["seed: was not there, is 0,1"], []),
     ],
 )
 def test_what_two_commands_differ_in(
-    before: list[str], now: list[str], lines: list[str], only_added: bool
+    before: list[str], now: list[str], added: list[str], other: list[str]
 ) -> None:
-    assert differences(parse(before), parse(now)) == (lines, only_added)
+    assert differences(parse(before), parse(now)) == (added, other)
+
+
+def test_what_is_free_may_differ() -> None:
+    """How jobs are launched and where they lie changes no number; what is not said stays as it was."""
+    before = ["a=1,2", "device=cpu", "hydra/launcher=basic"]
+    assert continued("p", before, []) == before
+    assert continued("p", before, ["outputs=x"]) == [*before, "outputs=x"]
+    now = ["hydra/launcher=joblib", "a=2,1"]
+    assert continued("p", before, now) == ["a=2,1", "device=cpu", "hydra/launcher=joblib"]
+    with pytest.raises(UserError, match=r"resume=p: b: was not there, is 3; allowed: the same as before"):
+        continued("p", before, ["a=1,2", "b=3"])
+    with pytest.raises(UserError, match=r"resume=p: a: was 1,2, is 1,2,3; resume.extend=true adds jobs"):
+        continued("p", before, ["a=1,2,3"])
+    params = [["a=1", "hydra.sweeper.params.b=1,2"], ["a=1", "hydra.sweeper.params.b=1,3"]]
+    with pytest.raises(UserError, match=r"hydra\.sweeper\.params\.b"):
+        continued("p", *params)
+
+
+def test_jobs_are_named_in_the_order_of_the_plan() -> None:
+    plan = {"swept": ["b", "a", "seed"], "late": {"seed": "0"}}
+    assert job_name(["a=1", "+b=2", "c=3", "seed=0"], plan, 7) == "b=2,a=1"
+    assert job_name(["seed=1", "a='x y'", "b=2"], plan, 7).startswith("b=2,a=x_y,seed=1")
+    assert job_name(["c=3"], plan, 7) == "7"
 
 
 def test_sweeps_of_the_same_second_have_folders_of_their_own(
@@ -97,16 +118,16 @@ def test_sweeps_of_the_same_second_have_folders_of_their_own(
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
             return datetime(2026, 11, 21, 10, 15, tzinfo=tz)
 
-    monkeypatch.setattr(sweep, "datetime", Now)
-    names = [sweep.new_folder([], str(tmp_path)).name for _ in range(3)]
+    monkeypatch.setattr(place, "datetime", Now)
+    names = [place.new_place([], str(tmp_path)).folder.name for _ in range(3)]
     assert names == ["2026-11-21_10-15-00", "2026-11-21_10-15-00_2", "2026-11-21_10-15-00_3"]
 
 
 def test_a_named_folder_holds_one_sweep(tmp_path: Path) -> None:
     words = [f"hydra.sweep.dir={tmp_path}/mine"]
-    assert sweep.new_folder(words, "outputs") == tmp_path / "mine"
+    assert place.new_place(words, "outputs") == (tmp_path / "mine", None)
     with pytest.raises(UserError, match=r"mine: holds a sweep already; allowed: another folder, resume="):
-        sweep.new_folder(words, "outputs")
+        place.new_place(words, "outputs")
 
 
 # --- composing -------------------------------------------------------------------------------------
@@ -150,7 +171,7 @@ def test_failures_and_divergence_stop_nobody(tmp_path: Path) -> None:
         "        return self.inner(x.flatten(1))\n"
     )
     words = ["-m", "optimizer.lr=0.1,1e30", "model=mlp,rnn", "train.max_steps=30", "record.tensorboard=false"]
-    done = dlexp(*words, cwd=tmp_path)
+    done = shell.run(*words, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     folder = only_sweep(tmp_path)
     statuses = {name: summary["status"] for name, summary in summaries(folder).items()}
@@ -161,7 +182,7 @@ def test_failures_and_divergence_stop_nobody(tmp_path: Path) -> None:
     assert sorted(arms["status"]) == ["1 diverged", "1 failed", "1 failed", "1 finished"]
     assert (folder / "by_model.png").is_file() and (folder / "by_optimizer.lr.png").is_file()
 
-    raised = dlexp(
+    raised = shell.run(
         *("-m", "seed=0,1", "model=custom", "model._target_=own.Breaks", "train.max_steps=30"),
         *("hydra.sweep.dir=raised", "record.tensorboard=false"),
         cwd=tmp_path,
@@ -185,27 +206,27 @@ def test_keys_that_are_added_name_jobs_too(tmp_path: Path) -> None:
         "        super().__init__(nn.Flatten(), nn.Linear(64, outputs))\n"
     )
     words = ["model=custom", "model._target_=own.Net", "+model.kind=leaves,stays", "train.max_steps=3"]
-    done = dlexp("-m", *words, "activation=relu", cwd=tmp_path)
+    done = shell.run("-m", *words, "activation=relu", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     found = {name: summary["status"] for name, summary in summaries(only_sweep(tmp_path)).items()}
-    assert found == {"+model.kind=leaves": "failed", "+model.kind=stays": "finished"}
+    assert found == {"model.kind=leaves": "failed", "model.kind=stays": "finished"}
     arms = pd.read_csv(only_sweep(tmp_path) / "sweep.csv")
     assert arms["model.kind"].tolist() == ["leaves", "stays"]
 
 
 def test_only_diverged_is_no_failure(tmp_path: Path) -> None:
-    done = dlexp("-m", "optimizer.lr=0.1,1e30", *SMALL, cwd=tmp_path)
+    done = shell.run("-m", "optimizer.lr=0.1,1e30", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 diverged" in done.stdout
 
 
 def test_a_wrong_word_leaves_nothing(tmp_path: Path) -> None:
-    done = dlexp("-m", "activation=relu,nope", cwd=tmp_path)
+    done = shell.run("-m", "activation=relu,nope", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("dlexp: activation=nope: no such choice; allowed: abs, ")
     assert done.stdout == ""
     assert not list((tmp_path / "outputs" / "sweep").iterdir())
-    alone = dlexp("sweep=grid", cwd=tmp_path)
+    alone = shell.run("sweep=grid", cwd=tmp_path)
     assert (alone.returncode, alone.stderr) == (2, "dlexp: sweep=grid: many runs; add -m\n")
 
 
@@ -213,7 +234,7 @@ def test_a_job_that_has_no_place_to_write_to(tmp_path: Path) -> None:
     """A file stands where one job's folder should be: the other job runs, and the reason is told."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "seed=0").write_text("in the way")
-    done = dlexp("-m", "seed=0,1", "hydra.sweep.dir=mine", *SMALL, cwd=tmp_path)
+    done = shell.run("-m", "seed=0,1", "hydra.sweep.dir=mine", *SMALL, cwd=tmp_path)
     assert done.returncode == 1
     assert "seed=0: " in done.stderr and "Traceback" not in done.stderr
     assert [s["status"] for s in summaries(tmp_path / "mine").values()] == ["finished"]
@@ -225,7 +246,7 @@ def test_runs_have_names_and_hparams_of_what_is_swept(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams import plugin_data_pb2
 
-    done = dlexp("-m", "activation=relu,tanh", "optimizer.lr=0.1", "train.max_steps=10", cwd=tmp_path)
+    done = shell.run("-m", "activation=relu,tanh", "optimizer.lr=0.1", "train.max_steps=10", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = only_sweep(tmp_path)
     files = sorted(path.parent.relative_to(folder) for path in folder.rglob("events.out.tfevents.*"))
@@ -238,34 +259,45 @@ def test_runs_have_names_and_hparams_of_what_is_swept(tmp_path: Path) -> None:
 
 
 def kill_and_resume(words: list[str], cwd: Path, seed: int) -> int:
-    """Start a sweep, kill it at random moments and go on until it ends; returns how often it was killed."""
+    """Start a sweep, kill it at random moments and go on until it ends; returns how often it was killed.
+
+    The first time at the beginning, then twice after one more checkpoint was written.
+    """
     dice, kills, command = random.Random(seed), 0, ["-m", *words]
-    while True:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dlexp", *command],
-            cwd=cwd,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        try:
-            wait = dice.uniform(2.2, 4.0) if kills < 2 else 200
-            _, errors = process.communicate(timeout=wait)
-            assert process.returncode == 0, errors
-            return kills
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-            if list((cwd / "outputs" / "sweep").glob("*/sweep.json")):
+    for pause in (1, 0.2, 0.2):
+        before, process = newest_checkpoint(cwd), shell.start(*command, cwd=cwd)
+        while pause < 1 and newest_checkpoint(cwd) == before and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(dice.uniform(0, pause))
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+        for folder in (cwd / "outputs" / "sweep").glob("*"):
+            if (folder / "sweep.json").exists():
                 command = ["-m", "resume=latest"]
+            else:  # killed before there was a plan: no job has begun
+                assert not [path for path in folder.iterdir() if path.is_dir()]
+                shutil.rmtree(folder)
+    done = shell.run(*command, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return kills
+
+
+def newest_checkpoint(cwd: Path) -> int:
+    """When it was written; 0: there is none."""
+    times = [0]
+    for path in cwd.glob("outputs/sweep/*/*/checkpoint.pt"):
+        with contextlib.suppress(OSError):  # the job ends meanwhile
+            times.append(path.stat().st_mtime_ns)
+    return max(times)
 
 
 def test_a_sweep_that_is_killed_and_resumed_equals_one_that_was_not(tmp_path: Path) -> None:
     words = ["activation=relu,tanh", "seed=0,1", "dropout=standard", "optimizer=momentum", *WITH_WEIGHTS]
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    assert dlexp("-m", *words, cwd=tmp_path / "whole").returncode == 0
-    assert kill_and_resume(words, tmp_path / "killed", seed=0) >= 1
+    assert shell.run("-m", *words, cwd=tmp_path / "whole").returncode == 0
+    assert kill_and_resume(words, tmp_path / "killed", seed=0) >= 2
     whole, killed = only_sweep(tmp_path / "whole"), only_sweep(tmp_path / "killed")
     assert sorted(summaries(whole)) == sorted(summaries(killed)) and len(summaries(whole)) == 4
     for name, summary in summaries(whole).items():
@@ -283,37 +315,31 @@ def test_a_sweep_that_is_killed_and_resumed_equals_one_that_was_not(tmp_path: Pa
 def test_a_resumed_sweep_is_the_same_sweep(tmp_path: Path) -> None:
     """Other words are refused; more values of a swept key are added when that is asked for."""
     words = ["activation=relu,tanh", *SMALL]
-    assert dlexp("-m", *words, cwd=tmp_path).returncode == 0
+    assert shell.run("-m", *words, cwd=tmp_path).returncode == 0
     folder = only_sweep(tmp_path)
     before = {name: (folder / name / "summary.json").stat().st_mtime_ns for name in summaries(folder)}
 
-    other = dlexp("-m", *words, "seed=3", "resume=latest", cwd=tmp_path)
+    other = shell.run("-m", *words, "seed=3", "resume=latest", cwd=tmp_path)
     assert other.returncode == 2
-    assert "seed: was not there, is 3; allowed: the same words, or none" in other.stderr
+    assert "seed: was not there, is 3; allowed: the same as before" in other.stderr
 
     more = ["activation=relu,tanh,elu", *SMALL]
-    refused = dlexp("-m", *more, f"resume={folder}", cwd=tmp_path)
+    refused = shell.run("-m", *more, f"resume={folder}", cwd=tmp_path)
     assert refused.returncode == 2
     assert "activation: was relu,tanh, is relu,tanh,elu; resume.extend=true adds jobs" in refused.stderr
 
-    extended = dlexp("-m", *more, f"resume={folder}", "resume.extend=true", cwd=tmp_path)
+    extended = shell.run("-m", *more, f"resume={folder}", "resume.extend=true", cwd=tmp_path)
     assert extended.returncode == 0, extended.stderr
     assert sorted(summaries(folder)) == ["activation=elu", "activation=relu", "activation=tanh"]
     assert {name: (folder / name / "summary.json").stat().st_mtime_ns for name in before} == before
 
-    nothing = dlexp("-m", "resume=latest", cwd=tmp_path / "outputs")
+    nothing = shell.run("-m", "resume=latest", cwd=tmp_path / "outputs")
     assert nothing.returncode == 2 and "nothing in outputs to go on with" in nothing.stderr
 
 
 def test_ctrl_c_ends_a_sweep_that_can_go_on(tmp_path: Path) -> None:
     words = ["-m", "seed=0,1", *SMALL, "train.max_steps=5000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dlexp", *words],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = shell.start(*words, cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("outputs/sweep/*/seed=0/records.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -323,7 +349,7 @@ def test_ctrl_c_ends_a_sweep_that_can_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "go on       dlexp -m resume=" in printed
     assert [s["status"] for s in summaries(only_sweep(tmp_path)).values()] == ["interrupted"]
-    rest = dlexp("-m", "resume=latest", cwd=tmp_path)
+    rest = shell.run("-m", "resume=latest", cwd=tmp_path)
     assert rest.returncode == 0, rest.stderr
     assert [s["status"] for s in summaries(only_sweep(tmp_path)).values()] == ["finished"] * 2
 
@@ -344,7 +370,7 @@ LAUNCHED = ["-m", "model=mlp,rnn", "train.max_steps=20", "record.tensorboard=fal
 def launched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What jobs leave that Hydra's own launcher runs; a plain rnn takes no pictures."""
     cwd = tmp_path_factory.mktemp("basic")
-    assert dlexp(*LAUNCHED, cwd=cwd).returncode == 1
+    assert shell.run(*LAUNCHED, cwd=cwd).returncode == 1
     return summaries(only_sweep(cwd))
 
 
@@ -354,7 +380,7 @@ def test_a_launcher_gives_what_the_basic_one_gives(
 ) -> None:
     pytest.importorskip(PLUGINS[launcher], reason="dlexp[sweep,ray,slurm] is not installed")
     monkeypatch.setenv("PATH", str(slurm.put(tmp_path / "bin")), prepend=os.pathsep)
-    done = dlexp(*LAUNCHED, f"hydra/launcher={launcher}", cwd=tmp_path)
+    done = shell.fresh(*LAUNCHED, f"hydra/launcher={launcher}", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     found = summaries(only_sweep(tmp_path))
     assert {k: s["status"] for k, s in found.items()} == {"model=mlp": "finished", "model=rnn": "failed"}
@@ -373,7 +399,7 @@ def pool(folder: Path, deadly: set[str], at_once: int = 2) -> Callable[[list[str
         while waiting:
             under_way, waiting = waiting[:at_once], waiting[at_once:]
             for name in under_way:
-                (folder / name).mkdir(exist_ok=True)
+                (folder / name / ".hydra").mkdir(parents=True, exist_ok=True)
             if deadly & set(under_way):
                 raise BrokenExecutor("exit codes: {SIGKILL(-9)}")
             for name in under_way:
@@ -399,7 +425,7 @@ def test_a_pool_that_breaks_without_a_job_is_an_error(tmp_path: Path) -> None:
         Planned(tmp_path, {"a": []}).launch(hydra)
 
 
-class Planned(sweep.Sweep):
+class Planned(launch.Sweep):
     """A sweep whose jobs are known; in place of Hydra's call of `begin` it notes whose turn it is."""
 
     def __init__(self, folder: Path, planned: dict[str, list[str]]) -> None:
@@ -428,8 +454,9 @@ class Net(nn.Sequential):
 def test_joblib_survives_a_job_that_the_kernel_kills(tmp_path: Path) -> None:
     pytest.importorskip(PLUGINS["joblib"], reason="dlexp[sweep] is not installed")
     (tmp_path / "own.py").write_text(DEADLY)
-    words = ["model=custom", "model._target_=own.Net", "+model.kind=dies,a,b", "train.max_steps=5"]
-    done = dlexp("-m", *words, "record=off", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)
+    words = ["-m", "model=custom", "model._target_=own.Net", "+model.kind=dies,a,b", "train.max_steps=5"]
+    words += ["record=off", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = shell.fresh(*words, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "a process was killed; what it took down is run again" in done.stderr
     runs = pd.read_csv(only_sweep(tmp_path) / "runs.csv", index_col="model.kind")
@@ -442,13 +469,13 @@ def test_a_search_is_resumed_without_repeating_trials(tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna", reason="dlexp[sweep] is not installed")
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     space = ["optimizer.lr=tag(log, interval(1e-4, 1))", "hydra/sweeper=optuna", *SMALL]
-    first = dlexp("-m", *space, "hydra.sweeper.n_trials=3", cwd=tmp_path)
+    first = shell.run("-m", *space, "hydra.sweeper.n_trials=3", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     folder = only_sweep(tmp_path)
     study = optuna.load_study(study_name="dlexp", storage=f"sqlite:///{folder}/study.db")
     assert len(study.trials) == 3
     study.ask({"optimizer.lr": optuna.distributions.FloatDistribution(1e-4, 1, log=True)})  # left undone
-    more = dlexp("-m", *space, "hydra.sweeper.n_trials=6", "resume=latest", cwd=tmp_path)
+    more = shell.run("-m", *space, "hydra.sweeper.n_trials=6", "resume=latest", cwd=tmp_path)
     assert more.returncode == 0, more.stderr
     study = optuna.load_study(study_name="dlexp", storage=f"sqlite:///{folder}/study.db")
     done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
@@ -463,7 +490,7 @@ def test_a_search_is_resumed_without_repeating_trials(tmp_path: Path) -> None:
 def test_a_search_for_what_is_not_measured_trains_nothing(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="dlexp[sweep] is not installed")
     words = ["hydra/sweeper=optuna", "optimizer.lr=interval(0.1,1)", "objective=acuracy/validation"]
-    done = dlexp("-m", *words, "hydra.sweeper.n_trials=2", cwd=tmp_path)
+    done = shell.run("-m", *words, "hydra.sweeper.n_trials=2", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     assert "objective=acuracy/validation: no such number; allowed: loss/train, loss/validation" in done.stdout
     assert [summary["steps"] for summary in summaries(only_sweep(tmp_path)).values()] == [0, 0]
@@ -473,7 +500,7 @@ def test_a_ready_made_search_runs(tmp_path: Path) -> None:
     """One with Optuna; tests/test_config.py composes all of them."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="dlexp[sweep] is not installed")
     search, few = "coarse_to_fine", ["hydra.sweeper.n_trials=3"]
-    done = dlexp("-m", f"sweep={search}", "train.max_steps=3", "record=off", *few, cwd=tmp_path)
+    done = shell.run("-m", f"sweep={search}", "train.max_steps=3", "record=off", *few, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     plan = json.loads((only_sweep(tmp_path) / "sweep.json").read_text())
     assert len(summaries(only_sweep(tmp_path))) == plan["jobs"] >= 3

@@ -38,17 +38,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_the_signature_is_shown_at_a_few_steps(run: Any) -> None:
     """Recorded are 0, 5, 10 and 11."""
-    found = images(run.folder, "signature")
+    found = images(run.folder, "layers/signature")
     assert sorted(found) == [0, 5, 11]
     assert len({image.tobytes() for image in found.values()}) == 3
     height, width, _ = found[11].shape
-    (event, *_) = events(run.folder).Images("signature")
+    (event, *_) = events(run.folder).Images("layers/signature")
     assert (event.width, event.height) == (width, height) and width > 2 * height
 
 
 def test_mistakes_are_shown(run: Any) -> None:
-    assert list(images(run.folder, "confusion/test")) == [11]
-    assert list(images(run.folder, "most_wrong/test")) == [11]
+    assert list(images(run.folder, "mistakes/confusion_test")) == [11]
+    assert list(images(run.folder, "mistakes/most_wrong_test")) == [11]
     counts = np.array(run.summary["confusion"])
     accuracy = run.summary["metrics"]["accuracy/test"]
     assert counts.sum() == 270 and np.trace(counts) / 270 == pytest.approx(accuracy)
@@ -84,20 +84,20 @@ def test_where_nobody_waits_pictures_take_a_tenth_of_the_time(
     few = ["train.max_steps=2", "record.images=auto", f"outputs={tmp_path}"]
     monkeypatch.setattr(pictures, "SECONDS", 1e9)
     quick = dlexp.run(few, quiet=True)
-    assert not images(quick.folder, "signature")
+    assert not images(quick.folder, "layers/signature")
     waited = dlexp.run(few)
-    assert sorted(images(waited.folder, "signature")) == [0, 1]
+    assert sorted(images(waited.folder, "layers/signature")) == [0, 1]
     monkeypatch.setattr(pictures, "SECONDS", 0.0)  # enough for the first picture to be begun
-    assert list(images(dlexp.run(few, quiet=True).folder, "signature")) == [1]
+    assert list(images(dlexp.run(few, quiet=True).folder, "layers/signature")) == [1]
     off = dlexp.run([*few, "record.images=false"])
     assert not events(off.folder).Tags()["images"]
 
 
 def test_other_tasks_have_no_mistakes_to_show(tmp_path: Path) -> None:
     words = ["data=line", "train.max_steps=2", "record.images=true", f"outputs={tmp_path}"]
-    assert events(dlexp.run(words, quiet=True).folder).Tags()["images"] == ["signature"]
+    assert events(dlexp.run(words, quiet=True).folder).Tags()["images"] == ["layers/signature"]
     table = dlexp.run(["data=wine", *words[1:]], quiet=True)
-    assert "most_wrong/test" not in events(table.folder).Tags()["images"]
+    assert "mistakes/most_wrong_test" not in events(table.folder).Tags()["images"]
     assert pictures.class_names(table.summary, 3) == ["class_0", "class_1", "class_2"]
 
 
@@ -105,7 +105,7 @@ def test_a_diverged_run_has_pictures(tmp_path: Path) -> None:
     words = ["optimizer.lr=1e30", "train.max_steps=9", "record.images=true", f"outputs={tmp_path}"]
     result = dlexp.run(words, quiet=True)
     assert result.summary["status"] == "diverged"
-    assert len(images(result.folder, "signature")) >= 2
+    assert len(images(result.folder, "layers/signature")) >= 2
 
 
 def test_a_network_that_cannot_be_traced_trains_without_a_graph(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import readme_choices
+import shell
 import torch
 from data.files import write_cifar10, write_mnist
 from PIL import Image
@@ -20,7 +20,7 @@ from torchvision.models import resnet18
 import dlexp
 from dlexp.build.check import check
 from dlexp.compose import CONFIGS, compose
-from dlexp.sweep import parse
+from dlexp.sweep.command import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -167,8 +167,7 @@ def perform(words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def answer(words: list[str]) -> str:
     """What `dlexp` prints, which ends well."""
-    command = [sys.executable, "-m", "dlexp", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = shell.run(*words, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -179,7 +178,9 @@ def test_every_command_runs(words: list[str], here: Path, monkeypatch: pytest.Mo
     perform(words, here, monkeypatch)
 
 
-@pytest.mark.parametrize("words", [w for w in commands(README) if "--" in "".join(w)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [w for w in commands(README) if "--" in "".join(w) and w[0] != "report"], ids=" ".join
+)
 def test_every_question_is_answered(words: list[str], here: Path) -> None:
     """--help, --cfg and --info print, and nothing runs."""
     assert len(answer(words).splitlines()) > 10 and list(here.iterdir()) == []
@@ -245,6 +246,27 @@ def test_the_notebook_runs(here: Path) -> None:
     names: dict[str, Any] = {}
     exec(lines, names)
     assert "quiet=True" in lines and names["loaded"].summary == names["run"].summary
+
+
+def test_the_pictures_are_drawn(here: Path) -> None:
+    """The lines about them, and each row of their table, on a run and a sweep of two."""
+    for seed in (0, 1):
+        words = [
+            "train.max_steps=2",
+            f"seed={seed}",
+            "activation=sigmoid",
+            f"hydra.run.dir={here}/all/{seed}",
+        ]
+        run = dlexp.run(words, quiet=True)
+    (content,) = [text for language, text in blocks(README) if language == "python" and "dlexp.plots" in text]
+    exec(re.sub(r'dlexp\.load\(".*?"\)', f"dlexp.load({str(run.folder)!r})", content), {})
+    assert (here / "start.png").stat().st_size > 10_000
+    calls = re.findall(r"^\| `(\w+\([^`]*\))` \|", README.partition("| `dlexp.plots.` |")[2], re.M)
+    assert {call.partition("(")[0] for call in calls} == set(dlexp.plots.__all__) - {"samples"}
+    for call in calls:
+        names = {"run": run, "sweep": dlexp.load_sweep(here / "all"), "dlexp": dlexp}
+        figure = eval(f"dlexp.plots.{call.replace('activation', 'seed')}", names)
+        assert figure.axes
 
 
 def test_a_long_readme_shows_commands() -> None:

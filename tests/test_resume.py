@@ -6,15 +6,16 @@ import errno
 import json
 import os
 import pickle
+import random
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import shell
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -170,46 +171,37 @@ def test_checkpoints_change_nothing(every: str, tmp_path: Path, monkeypatch: pyt
     assert not (with_them.folder / "checkpoint.pt").exists()
 
 
-KILLED = """
-import os, random, signal, sys, time
-from dataclasses import replace
-from pathlib import Path
-from dlexp import runner
-from dlexp.compose import compose
-import google_crc32c, orjson, torch._dynamo
-import tensorboard.compat.proto.event_pb2, tensorboard.plugins.hparams.summary_v2
-
-kills, folder, words = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
-request = replace(compose(words), folder=folder)  # so that nothing is left to import; no step yet, because
-random.seed(0)  # of a process that has trained no fork can train
-while True:
-    child = os.fork()
-    if not child:
-        signal.alarm(60)
-        runner.run(request, quiet=True, resume=True)
-        os._exit(0)
-    done = 0
-    if kills:
-        checkpoint = folder / "checkpoint.pt"
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        deadline = time.monotonic() + 20
-        # half of them at once, the others once it has come further
-        while kills % 2 and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
-            done, _ = os.waitpid(child, os.WNOHANG)
-            if done or time.monotonic() > deadline:
-                break
-            time.sleep(0.001)
+def killed(kills: int, folder: Path, words: list[str]) -> None:
+    """In a process that has trained nothing: run, be killed at random moments, go on, until it ends."""
+    request = replace(compose(words), folder=folder)
+    random.seed(0)
+    while True:
+        child = os.fork()
+        if not child:
+            signal.alarm(60)
+            runner.run(request, quiet=True, resume=True)
+            os._exit(0)
+        done = 0
+        if kills:
+            path = folder / "checkpoint.pt"
+            before = path.stat().st_mtime_ns if path.exists() else 0
+            deadline = time.monotonic() + 20
+            # half of them at once, the others once it has come further
+            while kills % 2 and not (path.exists() and path.stat().st_mtime_ns > before):
+                done, _ = os.waitpid(child, os.WNOHANG)
+                if done or time.monotonic() > deadline:
+                    break
+                time.sleep(0.001)
+            if not done:
+                time.sleep(random.uniform(0, 0.05))
+                os.kill(child, signal.SIGKILL)
+                kills -= 1
         if not done:
-            time.sleep(random.uniform(0, 0.1))
-            os.kill(child, signal.SIGKILL)
-            kills -= 1
-    if not done:
-        _, status = os.waitpid(child, 0)
-        if status == 0:
-            break
-        assert os.WIFSIGNALED(status), status
-print(kills, "left")
-"""
+            _, status = os.waitpid(child, 0)
+            if status == 0:
+                break
+            assert os.WIFSIGNALED(status), status
+    print(kills, "left")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -217,14 +209,14 @@ def test_killed_many_times(tmp_path: Path) -> None:
     """kill -9 at nine random moments: while it builds, trains, writes. Then it ends as if nothing was."""
     words = [
         *NETWORKS["everything"][:-4],
-        *("train.max_steps=1000", "train.checkpoint_every=10", "record.every=1", "stopping.patience=1000"),
+        *("train.max_steps=400", "train.checkpoint_every=10", "record.every=1", "stopping.patience=1000"),
     ]
     whole = run(words, tmp_path / "whole")
     torn = tmp_path / "torn"
-    command = [sys.executable, "-c", KILLED, "9", str(torn), *words]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout == "0 left\n"
+    process = shell.fork(killed, 9, torn, words, cwd=tmp_path)
+    out, err = process.communicate(100)
+    assert process.returncode == 0, err
+    assert out == "0 left\n"
     assert_same(whole, Run(torn))
     assert {path.name for path in torn.iterdir()} == {
         *(".hydra", "records.jsonl", "metrics.jsonl", "summary.json", "weights.pt"),

@@ -8,6 +8,8 @@ Figures are independent of pyplot, so nothing has to be closed, and a notebook s
 """
 
 from dlexp.plots.classes import confusion, samples
-from dlexp.plots.depth import signature
+from dlexp.plots.depth import history, signature
+from dlexp.plots.steps import learning_curves, over_time
+from dlexp.plots.swept import arms
 
-__all__ = ["confusion", "samples", "signature"]
+__all__ = ["arms", "confusion", "history", "learning_curves", "over_time", "samples", "signature"]

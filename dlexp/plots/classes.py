@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
 RIGHT, WRONG = "Blues", "Oranges"  # told apart by lightness, too
@@ -25,6 +24,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str] | None = N
         counts: (K, K) numbers of samples.
         classes: their K names; None: 0 to K - 1.
     """
+    import numpy as np
     from matplotlib.figure import Figure
 
     table = np.asarray(counts, dtype=float)
@@ -55,6 +55,8 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str] | None = N
 
 
 def _headline(table: np.ndarray, names: Sequence[str]) -> str:
+    import numpy as np
+
     wrong = table - np.diag(np.diag(table))
     said = f"{wrong.sum():.0f} of {table.sum():.0f} samples taken for another class"
     if wrong.max() > 1:

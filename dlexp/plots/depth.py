@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlexp.errors import UserError
 from dlexp.plots import style
+from dlexp.report.numbers import compact
 from dlexp.report.profile import factor
-from dlexp.report.terminal import compact
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
 PANELS = {
@@ -24,9 +27,12 @@ PANELS = {
 LONGEST = 14  # characters of a name
 LAYERS = "layer, from the inputs to the outputs"
 STREAM = "_stream"  # the name of what a residual block hands on ends so; it has no weights
-LEAST = 2.0  # decades from the foot to the top of a panel, at least: a flat profile looks flat
 MOST_NAMES = 20  # of layers below a panel
 THEORY = "#444444"
+MOST_ROWS = 26  # of a colour map that are as tall as a name; more of them are thinner
+MOST_COLUMNS = 400  # of a colour map: more steps than pixels are thinned
+ZERO, ABSENT, NOT_FINITE = "#000000", "#D9D9D9", style.VERMILLION
+KEYS = {ZERO: "exactly 0", ABSENT: "no number", NOT_FINITE: "NaN or inf"}
 
 
 class Point(NamedTuple):
@@ -61,13 +67,14 @@ def signature(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.6, 4.7))
+    figure = Figure(figsize=(12.6, 4.6))
     panels = figure.subplots(1, 3)
-    style.inches(figure, left=0.65, right=0.95, top=1.0, bottom=1.2, across=1.3, columns=3)
-    _columns(records, ["step", "layer", *PANELS])
+    style.inches(figure, left=0.65, right=0.95, top=1.0, bottom=1.1, across=1.3, columns=3)
+    columns(records, ["step", "layer"])
     steps = [int(x) for x in records["step"].unique()]
     if not steps:
-        return _empty(figure, "nothing recorded yet")
+        return empty(figure, "nothing recorded yet")
+    columns(records, [*PANELS])
     chosen = steps[-1] if step is None else step
     if chosen not in steps:
         allowed = ", ".join(map(str, style.thinned(steps, 12)))
@@ -77,7 +84,7 @@ def signature(
         for name in PANELS
     }
     names = [str(x) for x in records.loc[records["step"] == steps[0], "layer"]]
-    limits = _limits([[p.number for line in own.values() for p in line] for own in lines.values()])
+    limits = style.limits([[p.number for line in own.values() for p in line] for own in lines.values()])
     for axes, (name, own), (low, high) in zip(panels, lines.items(), limits, strict=True):
         style.say_y(axes, name, f"{PANELS[name]}, log scale")
         style.decades(axes, low, high)
@@ -99,14 +106,14 @@ def signature(
     return figure
 
 
-def _columns(table: pd.DataFrame, needed: Sequence[str]) -> None:
+def columns(table: pd.DataFrame, needed: Sequence[str]) -> None:
     """Refuse a table that is not what it should be."""
     if missing := [name for name in needed if name not in table]:
         have = ", ".join(map(str, table.columns)) or "no columns"
         raise UserError(f"columns={','.join(missing)}: not in the table; it has {have}")
 
 
-def _empty(figure: Figure, why: str) -> Figure:
+def empty(figure: Figure, why: str) -> Figure:
     """A picture that says why there is none."""
     for axes in figure.axes:
         axes.set_axis_off()
@@ -130,16 +137,6 @@ def _points(records: pd.DataFrame, step: int, quantity: str) -> list[Point]:
         else:
             found.append(Point(number, words.get(str(layer)) if math.isnan(number) else None))
     return found
-
-
-def _limits(columns: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    """Of log axes for some sets of numbers: as many decades for each, the numbers in the middle."""
-    ends = []
-    for column in columns:
-        logs = [math.log10(x) for x in column if x > 0]
-        ends.append((min(logs), max(logs)) if logs else (0.0, 0.0))
-    span = max(LEAST, 1.12 * max(high - low for low, high in ends) + 0.1)
-    return [(10 ** ((low + high - span) / 2), 10 ** ((low + high + span) / 2)) for low, high in ends]
 
 
 def _series(names: Sequence[str]) -> list[list[int]]:
@@ -185,7 +182,7 @@ def _slope(axes: Axes, names: Sequence[str], line: Sequence[Point], per_layer: f
     across = (hidden[-1] - hidden[0]) / len(names) * width
     up = (style.share(axes, ys[-1]) - style.share(axes, ys[0])) * height
     angle = math.atan2(up, across)
-    off = 3 if above else -3  # points from the line, at a right angle
+    off = 4.5 if above else -4.5  # points from the line, at a right angle
     axes.annotate(
         label,
         (hidden[0] + 1, ys[0]),
@@ -220,3 +217,92 @@ def _finding(names: Sequence[str], line: Sequence[Point], step: int) -> str:
         return f"What reaches each layer, at step {step}"
     said = f"On its way back delta_rms changes by a factor of {compact(found)}"
     return f"{said} in each hidden layer (step {step})"
+
+
+@style.drawn
+def history(records: pd.DataFrame, quantity: str = "delta_rms", *, title: str | None = None) -> Figure:
+    """Layers x recorded steps as a colour map, log scale: where a signal dies or explodes, and since when.
+
+    Zeros are black, what is not finite vermillion, what is absent grey. Steps stand at even distances.
+
+    Args:
+        records: `Run.records`.
+        quantity: a column of it, for example grad_norm.
+        title: what stands above.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    columns(records, ["step", "layer", quantity])
+    names = [str(x) for x in records["layer"].unique()]
+    rows = min(max(len(names), 6), MOST_ROWS)
+    left = 0.65 + 0.075 * max(map(len, names), default=0)
+    figure = Figure(figsize=(12.6, 1.75 + 0.24 * rows))
+    axes = figure.subplots()
+    style.inches(figure, left=left, right=2.2, top=0.75, bottom=0.75)
+    steps = style.thinned([int(x) for x in records["step"].unique()], MOST_COLUMNS)
+    if not steps or not names:
+        return empty(figure, "nothing recorded yet")
+    table = [_points(own, step, quantity) for step, own in _by_step(records, steps)]
+    known = [p.number for line in table for p in line if p.number > 0]
+    low, high = (min(known), max(known)) if known else (0.1, 1.0)
+    if high / low < 100:  # a flat history looks flat
+        middle = math.sqrt(low * high)
+        low, high = middle / 10, middle * 10
+    scale = ScalarMappable(LogNorm(low, high), "viridis")
+    pixels, used = _pixels(table, scale)
+    axes.imshow(pixels, aspect="auto", interpolation="nearest")
+    axes.grid(visible=False)
+    _step_ticks(axes, steps)
+    each = next(n for n in (1, 2, 5, 10, 20, 50, 100, 10**9) if len(names) / n <= rows)
+    axes.set_yticks(range(0, len(names), each), names[::each], fontsize=9)
+    axes.set_ylabel("layer, inputs at the top", fontsize=9.5, color=style.GREY)
+    width, height = figure.get_size_inches()
+    if known:
+        place = (1 - 1.95 / width, 0.75 / height, 0.22 / width, 1 - 1.5 / height)
+        bar = figure.colorbar(scale, cax=figure.add_axes(place))
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
+        bar.set_label(f"{quantity}, log scale", fontsize=9.5, color=style.GREY)
+        bar.outline.set_visible(False)  # type: ignore[operator]
+    for n, colour in enumerate(colour for colour in KEYS if colour in used):
+        x, y = 1 - 1.95 / width, (0.4 - 0.2 * n) / height
+        figure.text(x, y, "■", color=colour, fontsize=12, va="center")
+        figure.text(x + 0.22 / width, y, KEYS[colour], color=style.GREY, fontsize=9.5, va="center")
+    said = title or f"{quantity} of each layer while the run went on"
+    figure.suptitle(said, weight="bold", x=left / width, ha="left", y=1 - 0.2 / height, va="top")
+    return figure
+
+
+def _by_step(records: pd.DataFrame, steps: Sequence[int]) -> Iterator[tuple[int, pd.DataFrame]]:
+    """The rows of each of the steps, without searching the whole table for each."""
+    for step, own in records[records["step"].isin(steps)].groupby("step", sort=False):
+        yield int(step), own  # type: ignore[arg-type,call-overload]
+
+
+def _pixels(table: Sequence[Sequence[Point]], scale: ScalarMappable) -> tuple[np.ndarray[Any, Any], set[str]]:
+    """(L, T, 4) Colours of the numbers of L layers at T steps, and which colours stand for no number."""
+    import numpy as np
+    from matplotlib.colors import to_rgba
+
+    numbers = np.array([[p.number for p in line] for line in table]).T
+    pixels = scale.to_rgba(np.where(numbers > 0, numbers, 1.0))
+    words = np.array([[p.word is not None for p in line] for line in table]).T
+    masks = {ZERO: numbers == 0, NOT_FINITE: words, ABSENT: np.isnan(numbers) & ~words}
+    for colour, mask in masks.items():
+        pixels[mask] = to_rgba(colour)
+    return pixels, {colour for colour, mask in masks.items() if mask.any()}
+
+
+def _step_ticks(axes: Axes, steps: Sequence[int]) -> None:
+    """Some of the recorded steps below their columns."""
+    places = style.thinned(range(len(steps)), 14)
+    axes.set_xticks(places, [str(steps[i]) for i in places], fontsize=9)
+    even = len({b - a for a, b in pairwise(steps)}) <= 1
+    axes.set_xlabel(
+        f"step{'' if even else ' (those recorded, at even distances)'}", fontsize=9.5, color=style.GREY
+    )

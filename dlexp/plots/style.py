@@ -27,6 +27,7 @@ SETTINGS: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "axes.axisbelow": True,
 }
+LEAST = 2.0  # decades from the foot to the top of a panel, at least: a flat profile looks flat
 FOOT, TOP = 0.02, 0.985  # of a panel's height: where a line on a log scale has a 0, and what is not finite
 MANY_DECADES = 1e4  # from here on nobody reads minor ticks, and they take long to draw
 
@@ -95,6 +96,16 @@ def decades(axes: Axes, low: float, high: float) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
 
 
+def limits(columns: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Of log axes for some sets of numbers: as many decades for each, the numbers in the middle."""
+    ends = []
+    for column in columns:
+        logs = [math.log10(x) for x in column if x > 0]
+        ends.append((min(logs), max(logs)) if logs else (0.0, 0.0))
+    span = max(LEAST, 1.12 * max(high - low for low, high in ends) + 0.1)
+    return [(10 ** ((low + high - span) / 2), 10 ** ((low + high + span) / 2)) for low, high in ends]
+
+
 def say_y(axes: Axes, name: str, meaning: str) -> None:
     """The name of the y axis above it, to be read without turning one's head, and below it what it means."""
     axes.set_ylabel(meaning, rotation=0, ha="left", va="bottom", fontsize=9.5, color=GREY)
@@ -149,9 +160,12 @@ def beside(axes: Axes, ends: Iterable[tuple[float, str, Any]], *, least: float =
     placed = sorted(ends, key=lambda end: end[0])
     heights = apart([height for height, *_ in placed], least)
     for (_, label, colour), at in zip(placed, heights, strict=True):
-        axes.text(
-            *(1.02, at, label),
-            transform=axes.transAxes,
+        axes.annotate(
+            label,
+            (1, at),
+            (6, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
             color=ink(colour),
             va="center",
             fontsize=10,

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dlexp.report.jobs import NOT_BEGUN, UNFINISHED, Job, short
+from dlexp.report.numbers import compact
 from dlexp.report.sweep import Arm, Sweep
-from dlexp.report.terminal import compact
 
 MOST = 20  # arms that are shown
 MOST_REASONS = 10  # likewise
@@ -47,14 +47,14 @@ def _table(sweep: Sweep, shown: list[int]) -> Table:
     table.add_column("status", no_wrap=True)
     for i in shown:
         arm = sweep.rows[i]
-        numbers = [compact(arm.mean("loss/validation"))]
+        numbers = [_mean(arm, "loss/validation")]
         if metric != "loss":
             numbers.append(_metric(sweep, arm))
         if factors:
             numbers.append(compact(arm.mean("delta_factor_last")))
         mark, style = ("★", "bold green") if i == sweep.best else ("", "" if arm.ended else "red")
         table.add_row(
-            mark, *(short(text, LONGEST) for text in arm.typed), *numbers, _status(arm), style=style
+            mark, *(Text(short(text, LONGEST)) for text in arm.typed), *numbers, _status(arm), style=style
         )
     return table
 
@@ -72,9 +72,14 @@ def _header(name: str) -> str:
 def _metric(sweep: Sweep, arm: Arm) -> str:
     """Mean ± sample standard deviation; with its name where arms have different ones."""
     name = sweep.metric or next((job.metrics[0] for job in arm.jobs if job.metrics), "loss")
-    mean, std = arm.mean(f"{name}/validation"), arm.std(f"{name}/validation")
-    shown = compact(mean) if mean is None or std is None else with_spread(mean, std)
-    return shown if sweep.metric else f"{name} {shown}"
+    shown = _mean(arm, f"{name}/validation")
+    return shown if sweep.metric or not arm.ended else f"{name} {shown}"
+
+
+def _mean(arm: Arm, tag: str) -> str:
+    """Mean ± sample standard deviation, or the number of a single run."""
+    mean, std = arm.mean(tag), arm.std(tag)
+    return compact(mean) if mean is None or std is None else with_spread(mean, std)
 
 
 def _words(sweep: Sweep, job: Job) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,55 +11,91 @@ from rich.console import Console
 from rich.text import Text
 
 from dlexp.errors import UserError
-from dlexp.folder import METRICS, PLAN, RECORDS, SUMMARY
-from dlexp.report.jobs import UNFINISHED, Job, is_job, overrides
-from dlexp.report.load import Run, read_lines
+from dlexp.folder import PLAN, SUMMARY
+from dlexp.report.jobs import UNFINISHED, is_job
+from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
 
 if TYPE_CHECKING:
     from dlexp.report.sweep import Sweep
 
 SHOWN = 5  # folders that are named where none was found
+OPTIONS = ("--open", "--json")
 
 
 def command(words: Sequence[str]) -> None:
     """What stands behind `dlexp report`: the folder of a run or of a sweep, half-finished ones included.
 
+    With --open the page is shown in the browser; with --json nothing is written, and one JSON object
+    printed instead of everything else.
+
     Raises:
         UserError: it is not one of these, or nothing can be written there.
     """
-    if len(words) != 1:
-        what = "name the folder of a run or of a sweep" if not words else "one folder at a time"
-        raise UserError(
-            f"report {' '.join(words)}".rstrip() + f": {what}, for example dlexp report outputs/sweep/..."
-        )
-    folder = Path(words[0]).expanduser()
+    paths = [word for word in words if not word.startswith("--")]
+    options = [word for word in words if word.startswith("--")]
+    said = f"report {' '.join(words)}".rstrip()
+    if unknown := [word for word in options if word not in OPTIONS]:
+        raise UserError(f"{said}: no option {unknown[0]}; allowed: {', '.join(OPTIONS)}")
+    if set(OPTIONS) <= set(options):
+        raise UserError(f"{said}: --json prints numbers and writes no page to open; leave one of them out")
+    if len(paths) != 1:
+        what = "name the folder of a run or of a sweep" if not paths else "one folder at a time"
+        raise UserError(f"{said}: {what}, for example dlexp report outputs/sweep/...")
+    folder = Path(paths[0]).expanduser()
     kind = _kind(folder)
+    if "--json" in options:
+        print(json.dumps(_facts(folder, kind), allow_nan=False))
+        return
     terminal = Terminal()
-    if kind == "sweep":
-        finish(folder, terminal.console)
-    else:
-        _report_run(folder, terminal)
+    page = _report_sweep(folder, terminal.console)[1] if kind == "sweep" else _report_run(folder, terminal)
+    if "--open" in options:
+        _open(page, terminal.console)
+
+
+def _facts(folder: Path, kind: str) -> dict[str, Any]:
+    from dlexp.report import facts
+    from dlexp.report.sweep import Sweep
+
+    return facts.of_sweep(Sweep(folder)) if kind == "sweep" else facts.of_run(folder)
+
+
+def _open(page: Path, console: Console) -> None:
+    """In the browser; where there is none, it is said."""
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        console.print(
+            Text(f"no browser to open it in; open {page} in one of yours", "yellow"), soft_wrap=True
+        )
 
 
 def finish(folder: Path, console: Console) -> Sweep:
-    """Print the table of a sweep; write sweep.csv, runs.csv and the pictures into its folder.
+    """Print the table of a sweep; write its tables, pictures and page into its folder.
 
     Raises:
         UserError: they cannot be written there; the table has been printed.
     """
-    from dlexp.report import arms, figures
+    return _report_sweep(folder, console)[0]
+
+
+def _report_sweep(folder: Path, console: Console) -> tuple[Sweep, Path]:
+    """The sweep, and where its page is."""
+    from dlexp.report import arms, facts, figures, page
     from dlexp.report.sweep import Sweep
 
     sweep = Sweep(folder)
     arms.show(sweep, console)
     try:
-        paths = [*sweep.write(), *figures.draw(sweep)]
+        paths = sweep.write()
+        pictures = figures.pictures(sweep)
+        paths += figures.draw(sweep, pictures)
+        paths.append(page.write_sweep(facts.of_sweep(sweep), sweep, pictures))
     except OSError as error:
         raise _unwritable(folder, error) from error
     names = " ".join(path.name for path in paths)
     console.print(Text.assemble((f"{'look':<12}", "dim"), f"{folder}: {names}"), soft_wrap=True)
-    return sweep
+    return sweep, paths[-1]
 
 
 def _kind(folder: Path) -> str:
@@ -88,62 +125,23 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
     return UserError(f"report {folder}: nothing can be written there: {error.strerror or error}")
 
 
-def _report_run(folder: Path, terminal: Terminal) -> None:
-    """The layer table as after the run, and its picture."""
-    from dlexp.report import figures
+def _report_run(folder: Path, terminal: Terminal) -> Path:
+    """The layer table as after the run, its pictures and its page.
+
+    Returns:
+        Where the page is.
+    """
+    from dlexp.report import facts, figures, page
 
     run = Run(folder)
-    summary = run.summary if (folder / SUMMARY).exists() else so_far(run)
+    summary = run.summary if (folder / SUMMARY).exists() else facts.so_far(run)
     if summary["status"] == UNFINISHED:
         terminal.console.print(Text("no summary: the run still goes on, or was killed", "yellow"))
     terminal.ending(summary, folder, folder)
     try:
-        path = figures.draw_run(folder, summary, _curves(run, Job(folder.name, {}, summary).metrics))
+        paths = [*figures.draw_run(run), page.write_run(facts.of_run(folder), run)]
     except OSError as error:
         raise _unwritable(folder, error) from error
-    terminal.console.print(Text.assemble((f"{'':<12}", "dim"), str(path)), soft_wrap=True)
-
-
-def so_far(run: Run) -> dict[str, Any]:
-    """As much of a summary as the records of an unfinished run tell."""
-    header, *records = read_lines(run.folder / RECORDS) or [{"layers": [], "quantities": []}]
-    evaluations = read_lines(run.folder / METRICS)
-    first, last = (records[0], records[-1]) if records else ({}, {})
-    numbers = {tag: x for line in evaluations for tag, x in line.items() if "/" in tag}
-
-    def of(line: Mapping[str, Any], i: int) -> dict[str, Any] | None:
-        return {name: line[name][i] for name in header["quantities"]} if line else None
-
-    return {
-        "status": UNFINISHED,
-        "steps": last.get("step", -1) + 1,
-        "metrics": numbers,
-        "diverged": None,
-        "recorded": {"first": first.get("step"), "last": last.get("step")},
-        "overrides": overrides(run.folder),
-        "layers": [
-            {
-                "name": name,
-                "parameters": 0 if name.endswith("_stream") else None,  # all that is known of them
-                "first": of(first, i),
-                "last": of(last, i),
-                "reasons": {"first": {}, "last": {}},
-            }
-            for i, name in enumerate(header["layers"])
-        ],
-    }
-
-
-def _curves(run: Run, metrics: Sequence[str]) -> dict[str, list[tuple[int, float | None]]]:
-    """The learning curve: the first metric, or the loss, on training batches and on validation."""
-    name = next(iter(metrics), "loss")
-    _, *records = read_lines(run.folder / RECORDS) or [{}]
-    curves = {
-        f"{name}/train": [(line["step"], line[name]) for line in records if name in line],
-        f"{name}/validation": [
-            (line["step"], line[f"{name}/validation"])
-            for line in read_lines(run.folder / METRICS)
-            if f"{name}/validation" in line
-        ],
-    }
-    return {tag: points for tag, points in curves.items() if points}
+    names = " ".join(path.name for path in paths)
+    terminal.console.print(Text.assemble((f"{'':<12}", "dim"), f"{folder}: {names}"), soft_wrap=True)
+    return paths[-1]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlexp.errors import UserError
-from dlexp.folder import CONFIG, OVERRIDES, PLAN, SUMMARY, read_json
+from dlexp.folder import CONFIG, OVERRIDES, PLAN, RECORDS, SUMMARY, read_json
 from dlexp.report.profile import factor, profile
 from dlexp.words import split_words, unquoted
 
@@ -94,7 +94,8 @@ class Job:
 
 
 def is_job(folder: Path) -> bool:
-    return (folder / SUMMARY).is_file() or (folder / CONFIG).is_dir()
+    """Whether it is the folder of a run; one of somebody's own loop has records alone until it ends."""
+    return any((folder / name).is_file() for name in (SUMMARY, RECORDS)) or (folder / CONFIG).is_dir()
 
 
 def read_jobs(folder: Path) -> list[Job]:

@@ -25,7 +25,12 @@ def profile(layers: Sequence[Mapping[str, Any]], end: str) -> list[float | None]
     Returns:
         (L,) None where there is no number.
     """
-    return [(layer.get(end) or {}).get(QUANTITY) for layer in layers if layer.get("parameters") != 0]
+    return [(layer.get(end) or {}).get(QUANTITY) for layer in with_weights(layers)]
+
+
+def with_weights(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of the layers of a summary that are no streams."""
+    return [layer for layer in layers if layer.get("parameters") != 0]
 
 
 def factor(deltas: Sequence[float | None]) -> float | None:

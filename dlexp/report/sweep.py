@@ -17,11 +17,13 @@ from dlexp.better import lower_is_better
 from dlexp.errors import UserError
 from dlexp.folder import PLAN, write_whole
 from dlexp.report.jobs import SPLITS, Job, Value, read_jobs, swept_keys, typed_order, value
+from dlexp.report.profile import QUANTITY, with_weights
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SEED = "seed"
+ENDS = ("first", "last")  # of what was recorded
 START = "delta_factor_first"  # known of every run that made its first step, however it ended
 
 
@@ -104,13 +106,18 @@ class Sweep:
     def best(self) -> int | None:
         """The number of the arm with the best metric on validation; of equal ones that with less loss.
 
-        An arm counts if a run of it came to its end. None if there is no such arm, or only one.
+        An arm counts if all its runs came to their end, or where there is no such arm if one did: of
+        learning rates that mostly diverge the lucky run is not the best. None if there is no such arm, if
+        there is only one, or if two are equal.
         """
-        ranked = self.ranked
-        found = [
-            i for i in ranked if self.metric and self.rows[i].mean(f"{self.metric}/validation") is not None
-        ]
-        return found[0] if found and len(self.rows) > 1 else None
+        tag = f"{self.metric}/validation"
+        known = [i for i in self.ranked if self.metric and self.rows[i].mean(tag) is not None]
+        whole = [i for i in known if len(self.rows[i].ended) == len(self.rows[i].jobs)]
+        found = whole or known
+        merits = [(self.rows[i].mean(tag), self.rows[i].mean("loss/validation")) for i in found[:2]]
+        if not found or len(self.rows) == 1 or (len(merits) == 2 and merits[0] == merits[1]):
+            return None
+        return found[0]
 
     @cached_property
     def ranked(self) -> list[int]:
@@ -179,6 +186,26 @@ class Sweep:
         ]
         numbers = [column for _, *columns in parts for column in columns]
         return self._table(rows, [*self.keys, *numbers, "runs", "status"], numbers)
+
+    @cached_property
+    def profiles(self) -> pd.DataFrame:
+        """A row per run and layer with weights: run, the swept keys, seed, number (1 next to the inputs),
+        layer, and `delta_rms` of its "first" and "last" recorded step.
+        """
+        rows = [
+            {
+                "run": job.name,
+                **{key: value(job.asked(key)) for key in self.keys},
+                "seed": job.seed,
+                "number": number,
+                "layer": layer["name"],
+                **{end: (layer.get(end) or {}).get(QUANTITY) for end in ENDS},
+            }
+            for arm in self.rows
+            for job in arm.jobs
+            for number, layer in enumerate(with_weights(job.summary.get("layers") or []), 1)
+        ]
+        return self._table(rows, ["run", *self.keys, "seed", "number", "layer", *ENDS], ENDS)
 
     @staticmethod
     def _table(rows: list[dict[str, Any]], columns: list[str], numbers: Sequence[str]) -> pd.DataFrame:

@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from dlexp.report.numbers import compact, percent
+
 SHOWN = ("grad_norm", "delta_rms", "activation_rms", "update_ratio", "dead_fraction")
 PROFILE = "delta_rms"  # what the bar shows
 WIDE = 110  # columns that the table needs to show first and last beside each other
@@ -294,35 +296,6 @@ def log_columns(values: Sequence[float | None]) -> str:
     high, decades = max(known), max(max(known) - min(known), 2.0)
     heights = [None if x is None else round(7 * (1 - (high - x) / decades)) for x in logs]
     return "".join(" " if height is None else "▁▂▃▄▅▆▇█"[height] for height in heights)
-
-
-def compact(x: float | None) -> str:
-    """A number in at most 7 characters: 0.0123, 1.2e-5, – for none."""
-    if x is None:
-        return "–"
-    if x == 0 or 0.001 <= abs(x) < 999.5:
-        return f"{x:.3g}"
-    if 999.5 <= abs(x) < 99_999.5:
-        return f"{x:.0f}"
-    mantissa, exponent = f"{x:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def duration(seconds: float) -> str:
-    """E.g. "2.1 s", "4 min 10 s", "3 h 5 min"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def percent(x: float | None) -> str:
-    """A share in per cent; one that is nearly 0 or 1 does not look like it."""
-    if x is None:
-        return "–"
-    if 0 < x <= 0.005 or 0.995 <= x < 1:
-        return "<1%" if x < 0.5 else ">99%"
-    return f"{x:.0%}"
 
 
 def log_bars(values: Sequence[float | None], width: int = 10) -> list[str]:

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dlexp.folder import ENDED, PLAN, SUMMARY, read_json
-from dlexp.report.terminal import compact, duration
+from dlexp.report.numbers import compact, duration
 
 PERIOD = 0.25  # seconds between two looks
 STYLES = {"finished": "green", "stopped_early": "green", "diverged": "yellow", "failed": "bold red"}
@@ -37,7 +37,7 @@ class Watch:
             if (status := str(read_json(self._folder / name / SUMMARY).get("status"))) in ENDED:
                 self.statuses[name] = status
         self.kept = len(self.statuses)
-        self._start = time.time()
+        self._start = self._first = time.time()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dlexp sweep", daemon=True)
 
@@ -52,12 +52,17 @@ class Watch:
     @property
     def failed(self) -> bool:
         """Did a job fail, or end without a word?"""
-        return "failed" in self.statuses.values() or len(self.statuses) < (self._jobs or 0)
+        return "failed" in self.statuses.values() or bool(self._missing)
 
     @property
     def unfinished(self) -> bool:
         """Is there anything that a second go would bring further? A job that failed would fail again."""
-        return "interrupted" in self.statuses.values() or len(self.statuses) < (self._jobs or 0)
+        return "interrupted" in self.statuses.values() or bool(self._missing)
+
+    @property
+    def _missing(self) -> set[str]:
+        """The jobs of a grid that have not ended; of a search nobody knows them before."""
+        return set(read_json(self._folder / PLAN).get("planned") or ()) - set(self.statuses)
 
     @property
     def _jobs(self) -> int | None:
@@ -85,6 +90,8 @@ class Watch:
             summary = read_json(self._folder / name / SUMMARY)
             if "status" in summary:
                 self._seen[name] = found[name]
+                if len(self.statuses) == self.kept:
+                    self._first = time.time()
                 self.statuses[name] = summary["status"]
                 self._console.print(self._result(name, summary), soft_wrap=True)
 
@@ -104,6 +111,8 @@ class Watch:
         """One line, e.g. "finished  activation=relu,seed=0  accuracy 0.97  loss 0.12  2.1 s"."""
         status = summary["status"]
         line = Text.assemble((f"{status:<11}", STYLES.get(status, "yellow")), f"  {name}  ")
+        if not self._console.is_terminal:  # which has no line for the whole
+            line = Text(f"{len(self.statuses)}/{self._jobs or '?'}  ") + line
         if status == "failed":
             return line.append(str(summary.get("error")))
         if bad := summary.get("diverged"):
@@ -121,8 +130,8 @@ class Watch:
         running = self._running()
         words += [f"{running} running"] if running > 0 else []
         line = f"sweep  {done}/{total or '?'} jobs  {', '.join(words)}"
-        here, seconds = done - self.kept, time.time() - self._start
-        if total and here and total > done:
+        here, seconds = done - self.kept - 1, time.time() - self._first  # starting up counts for no job
+        if total and here > 0 and total > done:
             line += f"  about {duration(seconds / here * (total - done))} left"
         return Text(line, "dim")
 

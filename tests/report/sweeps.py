@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlexp.sweep import parse
+from dlexp.sweep.command import parse
 
 
 def layers(*deltas: float | None, first: Sequence[float | None] | None = None) -> list[dict[str, Any]]:

@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 from sweeps import declare, failed, job, layers, scores, unfinished
 
-from dlexp.report.figures import MOST_LABELS, MOST_LINES, Values, apart, draw, draw_run, picture, thinned
+from dlexp.errors import UserError
+from dlexp.plots import arms
+from dlexp.plots.style import apart, ink, thinned
+from dlexp.plots.swept import MOST_LABELS, MOST_LINES, Values
+from dlexp.report.figures import draw, draw_run, picture
+from dlexp.report.load import Run
 from dlexp.report.sweep import Sweep
 
 PROFILES = {"sigmoid": (1e-6, 1e-4, 1e-2), "relu": (1e-2, 1e-2, 1e-2)}
@@ -99,14 +104,16 @@ def test_profiles_of_different_length(folder: Path) -> None:
 def test_a_value_has_one_colour(folder: Path) -> None:
     """In all panels, and as a heading of others."""
     *above, shallow, deep = panels(folder, "activation")
-    assert colours(shallow) == colours(deep) == {"sigmoid": "#0072b2", "relu": "#d55e00"}
+    own = {"sigmoid": "#0072B2", "relu": "#D55E00"}
+    assert colours(shallow) == colours(deep) == {typed: ink(colour) for typed, colour in own.items()}
     for axes in above:
         drawn = [matplotlib.colors.to_hex(rgba) for rgba in axes.collections[0].get_facecolor()[::2]]
-        assert drawn == list(colours(deep).values())
+        assert drawn == [colour.lower() for colour in own.values()]
+    for axes in (shallow, deep):
+        assert [line.get_color() for line in axes.lines] == list(own.values())
     headings = panels(folder, "model.depth")[:2]
-    assert {axes.get_title(): axes.title.get_color().lower() for axes in headings} == {
-        "activation=sigmoid": "#0072b2",
-        "activation=relu": "#d55e00",
+    assert {axes.get_title(): axes.title.get_color() for axes in headings} == {
+        f"activation={typed}": colour for typed, colour in colours(deep).items()
     }
 
 
@@ -209,14 +216,53 @@ def test_settings_of_matplotlib_stay(folder: Path) -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_picture_of_a_run(folder: Path) -> None:
-    """Its learning curve and profile; a curve may have gaps."""
+def test_pictures_of_a_run(folder: Path) -> None:
+    """Whole PNG files, also of a run of which nothing but its summary is left."""
     run = next(path for path in sorted(folder.iterdir()) if path.is_dir())
-    summary = json.loads((run / "summary.json").read_text())
-    curves = {"accuracy/train": [(0, 0.1), (5, None), (9, 0.5)], "accuracy/validation": [(9, 0.4)]}
-    path = draw_run(run, summary, curves)
-    assert path.name == "layers.png" and path.stat().st_size > 20_000
-    assert draw_run(run, summary | {"layers": []}, {}) == path
+    paths = draw_run(Run(run))
+    assert [path.name for path in paths] == ["layers.png", "curves.png"]
+    assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in paths)
+
+
+def test_profiles_of_a_sweep(folder: Path) -> None:
+    """A row per run and layer, as the summaries have it; streams are no layers."""
+    streams = layers(1.0, 2.0)
+    streams[0]["parameters"] = 0
+    job(folder, ["activation=tanh", "model.depth=2", "seed=0"], layers=streams)
+    table = Sweep(folder).profiles
+    assert list(table.columns) == [
+        "run",
+        "activation",
+        "model.depth",
+        "seed",
+        "number",
+        "layer",
+        "first",
+        "last",
+    ]
+    for run, own in table.groupby("run"):
+        written = json.loads((folder / str(run) / "summary.json").read_text())["layers"]
+        expected = [layer["last"]["delta_rms"] for layer in written if layer["parameters"]]
+        assert list(own["last"]) == expected and list(own["number"]) == list(range(1, len(expected) + 1))
+
+
+def test_arms_refuses_what_was_not_swept(folder: Path) -> None:
+    """One line says what was."""
+    sweep = Sweep(folder)
+    with pytest.raises(UserError, match=r"key=loss: not swept; allowed: activation, model\.depth, seed"):
+        arms(sweep.runs, sweep.profiles, "loss")
+    with pytest.raises(UserError, match="columns=status: not in the table"):
+        arms(sweep.runs.drop(columns="status"), sweep.profiles, "seed")
+
+
+def test_arms_on_tables_of_a_notebook(folder: Path) -> None:
+    """The metric is the first one on validation; filtered rows are drawn alone."""
+    sweep = Sweep(folder)
+    figure = arms(sweep.runs, sweep.profiles, "activation")
+    assert "do to accuracy" in figure.get_suptitle()
+    deep = sweep.runs[sweep.runs["model.depth"] == 3]
+    metric, deltas = arms(deep, sweep.profiles, "activation").axes
+    assert [y for _, y in dots(metric)] == pytest.approx([0.3, 0.31] * 2) and len(deltas.lines) == 2
 
 
 @pytest.mark.parametrize(

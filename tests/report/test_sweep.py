@@ -318,11 +318,18 @@ def test_folders_that_are_no_sweep(tmp_path: Path) -> None:
         dlexp.load_sweep(tmp_path / "nowhere")
 
 
+OPEN_AND_JSON = (
+    "report a --json --open: --json prints numbers and writes no page to open; leave one of them out"
+)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         ([], "report: name the folder of a run or of a sweep, for example dlexp report outputs/sweep/..."),
         (["a", "b"], "report a b: one folder at a time, for example dlexp report outputs/sweep/..."),
+        (["--foo", "a"], "report --foo a: no option --foo; allowed: --open, --json"),
+        (["a", "--json", "--open"], OPEN_AND_JSON),
         (["nowhere"], "report nowhere: no such folder"),
         (["file"], "report file: not a folder"),
         (["empty"], "report empty: holds neither a run nor a sweep"),
@@ -346,18 +353,19 @@ def test_report_of_a_sweep(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
         command([str(folder)])
         assert "★ best accuracy" in capsys.readouterr().out
     assert {path.name for path in folder.iterdir() if path.is_file()} == {
-        *("sweep.csv", "runs.csv", "by_activation.png"),
+        *("sweep.csv", "runs.csv", "by_activation.png", "report.html"),
     }
 
 
 def test_report_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A real one: the layer table as after the run, and a picture; without its summary, too."""
+    """A real one: the layer table as after the run, pictures and page; without its summary, too."""
     words = ["model.depth=2", "train.max_steps=3", "device=cpu", f"hydra.run.dir={tmp_path / 'run'}"]
     dlexp.run(words)
     table = capsys.readouterr().out.split("layer  ", 1)[1].partition("train  ")[0]
     command([str(tmp_path / "run")])
     assert table in capsys.readouterr().out
-    assert (tmp_path / "run" / "layers.png").stat().st_size > 10_000
+    for name in ("layers.png", "curves.png", "report.html"):
+        assert (tmp_path / "run" / name).stat().st_size > 10_000
     (tmp_path / "run" / "summary.json").unlink()
     command([str(tmp_path / "run")])
     said = capsys.readouterr().out

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from dlexp.record.sinks import Row
-from dlexp.report.terminal import SHOWN, WIDE, Terminal, compact, layer_table, log_bars, percent
+from dlexp.report.numbers import compact, percent
+from dlexp.report.terminal import SHOWN, WIDE, Terminal, layer_table, log_bars
 
 NUMBERS = {
     "grad_norm": 0.00123,

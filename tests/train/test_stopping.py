@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def test_one_that_nobody_checked_for_is_told_at_the_end() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture
+def _ctrl_c_counts() -> Iterator[None]:
+    """A shell ignores it for what runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_counts")
 def test_the_second_is_not() -> None:
     """Who presses Ctrl-C twice means it."""
     with pytest.raises(KeyboardInterrupt), stoppable():

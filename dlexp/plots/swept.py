@@ -1,0 +1,420 @@
+"""What a swept key does: to the metric, and to the error that reaches each layer.
+
+Above or on the left the final metric, a dot for each run; below or on the right how much error reaches
+each layer. What else was swept stands side by side, or is folded into one panel where it is too much.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dlexp.better import lower_is_better
+from dlexp.errors import UserError
+from dlexp.plots import style
+from dlexp.plots.depth import columns
+from dlexp.plots.style import GREY, WORD_COLOURS, apart, thinned
+from dlexp.report.jobs import COUNTED, UNFINISHED, short, value
+from dlexp.report.profile import QUANTITY, mean_profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SEED = "seed"
+MOST_PANELS = 4  # side by side
+MOST_LINES = 16  # in a panel
+MOST_LABELS = 8  # of lines, or of places on an axis
+DECADES = 50.0  # from the smallest to the largest value: from here on an axis is logarithmic
+LEAST = 100.0  # from the foot to the top of a log scale: a profile that is nearly flat looks flat
+LAYERS = "layer with weights (1 next to the inputs)"
+SIGNAL = f"{QUANTITY} (log scale)"
+
+End = tuple[int, float, str, Any]  # the first layer of a line, the number there, label, colour
+
+
+class Own(NamedTuple):
+    """A run of the sweep."""
+
+    typed: Mapping[str, str | None]  # swept key -> value as text
+    status: str
+    metric: float | None
+    profiles: Mapping[str, Sequence[float | None]]  # "first" and "last" -> (L,) delta_rms of its layers
+
+    @property
+    def ended(self) -> bool:
+        return self.status in COUNTED
+
+
+class Values:
+    """The values of a swept key: their order, places on an axis, and colours, the same in all panels."""
+
+    def __init__(self, key: str, typed: Sequence[str | None]) -> None:
+        import matplotlib
+
+        self.key = key
+        numbers = [x for x in map(value, typed) if isinstance(x, (int, float)) and not isinstance(x, bool)]
+        self.numeric = len(numbers) == len(typed) and all(map(math.isfinite, numbers))
+        if self.numeric:
+            numbers, typed = zip(*sorted(zip(numbers, typed, strict=True)), strict=True)  # type: ignore[assignment,type-var]
+        self.typed = list(typed)
+        positive = [x for x in numbers if x > 0]
+        wide = self.numeric and len(positive) > 1 and max(positive) / min(positive) >= DECADES
+        self.log = wide and len(positive) == len(typed)
+        self.even = not self.numeric or (wide and not self.log)  # 0, 0.001, 0.1 have no common axis
+        self.places: list[float] = list(range(len(typed))) if self.even else list(numbers)
+        if self.numeric or len(typed) > len(WORD_COLOURS):
+            scale = matplotlib.colormaps["viridis"]
+            last = max(1, len(typed) - 1)
+            self.colours: list[Any] = [scale(0.8 * i / last) for i in range(len(typed))]
+        else:
+            self.colours = list(WORD_COLOURS)
+
+    def labels(self) -> list[str]:
+        return [short(text) for text in self.typed]
+
+    def groups(self, runs: Sequence[Own]) -> list[list[Own]]:
+        """The runs of each value."""
+        found: dict[str | None, list[Own]] = {text: [] for text in self.typed}
+        for run in runs:
+            found[run.typed[self.key]].append(run)
+        return list(found.values())
+
+    @property
+    def has_line(self) -> bool:
+        """Whether means are joined: of numbers, as long as they are few."""
+        return self.numeric and len(self.typed) <= MOST_LINES
+
+    @property
+    def turned(self) -> bool:
+        """Whether words are too long to stand beside each other."""
+        return self.even and len(self.typed) * max(map(len, self.labels())) > 40
+
+    @property
+    def height(self) -> float:
+        """Of turned words, in inches."""
+        return 0.055 * max(map(len, self.labels())) if self.turned else 0.0
+
+    def axis(self, axes: Axes) -> None:
+        """Name and divide the x axis."""
+        log = ", log scale" if self.log else ""
+        axes.set_xlabel(f"{self.key}{log}")
+        if self.log:
+            axes.set_xscale("log")
+        if self.even or len(self.typed) <= MOST_LABELS:
+            places = thinned(self.places, 3 * MOST_LABELS)
+            labels = [self.labels()[self.places.index(place)] for place in places]
+            turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if self.turned else {}
+            axes.set_xticks(places, labels, **turned)
+            axes.set_xticks([], minor=True)
+        if self.even:
+            axes.set_xlim(-0.6, len(self.typed) - 0.4)
+        else:
+            axes.margins(x=0.1)
+
+
+@style.drawn
+def arms(
+    runs: pd.DataFrame, profiles: pd.DataFrame, key: str, *, metric: str | None = None, note: str = ""
+) -> Figure:
+    """What a swept key does to the metric, and to the error that reaches each layer.
+
+    A value has the same colour in all pictures of a sweep; runs without a number are crosses at the foot.
+
+    Args:
+        runs: `Sweep.runs`; a row per run: run, the swept keys, seed, status, numbers.
+        profiles: `Sweep.profiles`; a row per run and layer with `delta_rms` at "first" and "last".
+        key: one of the swept keys, or seed.
+        metric: for example accuracy; the first one on validation if not said.
+        note: what else a reader should know, for the line at the foot.
+
+    Raises:
+        UserError: the key was not swept, or a column is missing.
+    """
+    from matplotlib.figure import Figure
+
+    columns(runs, ["run", SEED, "status"])
+    columns(profiles, ["run", "number", "first", "last"])
+    swept = [str(name) for name in runs.columns[1 : list(runs.columns).index(SEED)]]
+    if key not in (*swept, SEED):
+        raise UserError(f"key={key}: not swept; allowed: {', '.join((*swept, SEED))}")
+    metric = metric or _first_metric(runs)
+    owns = _read(runs, profiles, [*swept, SEED], f"{metric}/validation")
+    values = {own: Values(own, list(dict.fromkeys(run.typed[own] for run in owns))) for own in {*swept, key}}
+    side = _side_by_side([own for own in swept if own != key], values)
+    combinations = list(itertools.product(*(values[own].typed for own in side)))
+    several = len(combinations) > 1
+    size = (3.7 * len(combinations) + 1.6, 8.4) if several else (12.0, 5.4)
+    figure = Figure(figsize=size)
+    shape = (2, len(combinations)) if several else (1, 2)
+    grid = figure.subplots(*shape, squeeze=False, sharey="row" if several else "none")
+    _margins(figure, below=values[key].height, several=several)
+    lines: list[tuple[Axes, list[End]]] = []
+    for i, combination in enumerate(combinations):
+        own = [r for r in owns if all(r.typed[k] == x for k, x in zip(side, combination, strict=True))]
+        above, below = grid[:, i] if several else grid[0]
+        _metric_panel(above, values[key], own, metric)
+        lines.append((below, _profile_panel(below, values[key], own)))
+        if several:
+            title = ", ".join(f"{k}={short(x)}" for k, x in zip(side, combination, strict=True))
+            colour = style.ink(_colour(values[side[0]], combination[0])) if len(side) == 1 else "black"
+            above.set_title(title, color=colour, weight="bold")
+            if i:
+                above.set_ylabel("")
+                below.set_ylabel("")
+    _name(lines)
+    _no_ticks_below(grid[0] if several else grid[0, :1])
+    folded = [k for k in swept if k not in (key, *side) and len(values[k].typed) > 1]
+    title = f"What does {key} do to {metric}, and to the error that reaches each layer?"
+    figure.suptitle(title, weight="bold")
+    _footnote(figure, " · ".join(filter(None, [note, *_facts(values[key], owns, folded)])))
+    return figure
+
+
+def colours(runs: pd.DataFrame, key: str) -> dict[str | None, str]:
+    """The colour of each value of a swept key in the pictures of a sweep, for tables beside them."""
+    from matplotlib.colors import to_hex
+
+    values = Values(key, list(dict.fromkeys(text(x) for x in runs[key])))
+    return dict(zip(values.typed, map(to_hex, values.colours), strict=False))
+
+
+def text(x: Any) -> str | None:
+    """A value of a table as it would be typed; None of one that is missing."""
+    if isinstance(x, bool):
+        return str(x).lower()
+    if x is None or type(x).__name__ == "NAType" or x != x:  # pandas' NA does not compare
+        return None
+    return f"{x:.12g}" if isinstance(x, float) else str(x)
+
+
+def _first_metric(runs: pd.DataFrame) -> str:
+    names = [
+        name for name, _, split in (str(c).partition("/") for c in runs.columns) if split == "validation"
+    ]
+    return next((name for name in names if name != "loss"), "loss")
+
+
+def _read(runs: pd.DataFrame, profiles: pd.DataFrame, keys: Sequence[str], tag: str) -> list[Own]:
+    """The rows of the tables, run by run."""
+    lines: dict[Any, dict[str, list[float | None]]] = {}
+    for run, *ends in profiles[["run", "first", "last"]].itertuples(index=False):
+        own = lines.setdefault(run, {"first": [], "last": []})
+        for end, x in zip(own.values(), ends, strict=True):
+            end.append(None if x is None or x != x else float(x))
+    metrics = runs[tag] if tag in runs else [None] * len(runs)
+    typed = [[text(x) for x in runs[key]] for key in keys]
+    return [
+        Own(
+            dict(zip(keys, words, strict=True)),
+            str(status),
+            None if x is None or not math.isfinite(x) else float(x),
+            lines.get(run, {}),
+        )
+        for run, status, x, *words in zip(runs["run"], runs["status"], metrics, *typed, strict=True)
+    ]
+
+
+def _facts(values: Values, owns: Sequence[Own], folded: Sequence[str]) -> Iterable[str]:
+    """What one has to know to read the picture."""
+    yield f"dot: a run{', line: mean' if values.has_line else ', bar: mean' if not values.numeric else ''}"
+    yield f"{QUANTITY}: last recorded, mean of runs, ▼ is 0"
+    if (count := len(values.typed)) > MOST_LINES:
+        yield f"{QUANTITY} of {MOST_LINES} of {count} values"
+    if folded:
+        yield f"over all values of {', '.join(folded)}"
+    if missing := sum(own.status == UNFINISHED for own in owns):
+        yield f"{missing} of {len(owns)} runs not finished yet"
+
+
+def _margins(figure: Figure, *, below: float, several: bool) -> None:
+    """Room for words around the panels; `below`, in inches: what the words below the metric need more."""
+    columns = round((figure.get_size_inches()[0] - 1.6) / 3.7) if several else 2
+    style.inches(
+        figure,
+        left=0.9,
+        right=0.2,
+        top=0.85 if several else 0.6,
+        bottom=0.95 + (0 if several else below),
+        across=0.2 if several else 0.95,
+        down=0.8 + below,
+        columns=columns,
+        rows=2 if several else 1,
+    )
+
+
+def _side_by_side(others: Sequence[str], values: Mapping[str, Values]) -> list[str]:
+    """The other swept keys that get panels of their own."""
+    others = [own for own in others if len(values[own].typed) > 1]
+    if math.prod(len(values[own].typed) for own in others) <= MOST_PANELS:
+        return list(others)
+    return next(([own] for own in others if len(values[own].typed) <= MOST_PANELS), [])
+
+
+def _colour(values: Values, typed: str | None) -> Any:
+    return "black" if values.numeric else values.colours[values.typed.index(typed)]
+
+
+def _metric_panel(axes: Axes, values: Values, runs: Sequence[Own], name: str) -> None:
+    """A dot for each run at its value, and their means."""
+    dots: list[tuple[float, float, Any]] = []
+    means: list[tuple[float, float]] = []
+    troubles: list[tuple[float, str]] = []
+    for place, colour, own in zip(values.places, values.colours, values.groups(runs), strict=False):
+        found = [x for x in (run.metric for run in own if run.ended) if x is not None]
+        for i, x in enumerate(found, 1):
+            beside = 0.3 * (i / (len(found) + 1) - 0.5) if values.even else 0.0
+            dots.append((place + beside, x, colour))
+        if found:
+            means.append((place, math.fsum(found) / len(found)))
+        counts = Counter(run.status for run in own)
+        troubles += [(place, f"{counts[end]} {end}") for end in ("diverged", "failed") if counts[end]]
+    if dots:
+        across, up, colours = zip(*dots, strict=True)
+        axes.scatter(across, up, 36, colours, alpha=0.75, zorder=3)
+    if values.has_line and means:
+        axes.plot(*zip(*means, strict=True), color=GREY, lw=1.2, zorder=2)
+    elif not values.numeric:
+        axes.hlines(
+            [y for _, y in means], [x - 0.28 for x, _ in means], [x + 0.28 for x, _ in means], "black", lw=2
+        )
+    values.axis(axes)
+    _crosses(axes, troubles, told=len(values.typed) <= MOST_LABELS)
+    better = "lower" if lower_is_better(name) else "higher"
+    axes.set_ylabel(f"{name} on validation ({better} is better)")
+    found = [y for _, y in means]
+    if lower_is_better(name) and found and min(found) > 0 and max(found) / min(found) > DECADES:
+        axes.set_yscale("log")
+
+
+def _crosses(axes: Axes, troubles: Sequence[tuple[float, str]], *, told: bool) -> None:
+    """Runs without a number, at the foot of the panel."""
+    foot = axes.get_xaxis_transform()
+    places = [place for place, _ in troubles]
+    heights = [0.04 + 0.09 * places[:n].count(place) for n, place in enumerate(places)]
+    axes.plot(places, heights, "x", color="black", ms=7, transform=foot, clip_on=False)
+    for (place, what), y in zip(troubles if told else troubles[:1], heights, strict=False):
+        where = (place, y + 0.025)
+        axes.text(*where, what, transform=foot, ha="center", va="bottom", fontsize=9, color=GREY)
+    if troubles:
+        axes.margins(y=0.22)
+
+
+def _no_ticks_below(panels: Iterable[Axes]) -> None:
+    """No numbers where only the crosses are: there is no accuracy of -0.2."""
+    panels = list(panels)
+    lowest = min(axes.dataLim.y0 for axes in panels)
+    ticks = panels[0].get_yticks()
+    if panels[0].get_yscale() == "linear" and math.isfinite(lowest) and len(ticks) > 1:
+        low, high = panels[0].get_ylim()
+        step = ticks[1] - ticks[0]
+        panels[0].set_yticks([y for y in ticks if lowest - step < y <= high])
+        panels[0].set_ylim(low, high)
+
+
+def _profile_panel(axes: Axes, values: Values, runs: Sequence[Own]) -> list[End]:
+    """A line for each value: `delta_rms` layer by layer, the geometric mean over runs.
+
+    Of values with no run that came to its end it is that of the start, dashed.
+
+    Returns:
+        Where the lines begin, to be named once the limits are known.
+    """
+    ends: list[End] = []
+    longest = 1
+    drawn = zip(values.labels(), values.colours, values.groups(runs), strict=False)
+    for label, colour, own in thinned(list(drawn), MOST_LINES):
+        ended = [run for run in own if run.ended]
+        end, look = ("last", "-") if ended else ("first", "--")
+        profiles = [run.profiles.get(end, ()) for run in ended or own]
+        for length in sorted({len(x) for x in profiles if _known(x)}):
+            line = mean_profile([x for x in profiles if len(x) == length])
+            longest = max(longest, length)
+            _line(axes, line, colour, look)
+            ends.append((*_end(line), label if ended else f"{label} at step 0", colour))
+    if not ends:
+        axes.text(0.5, 0.5, f"no {QUANTITY} on record", transform=axes.transAxes, ha="center", color=GREY)
+    axes.set_yscale("log")
+    axes.set_xlabel(LAYERS)
+    axes.set_ylabel(SIGNAL)
+    _layer_ticks(axes, longest, room=_room(axes, ends))
+    return ends
+
+
+def _known(line: Sequence[float | None]) -> bool:
+    return any(x is not None for x in line)
+
+
+def _end(line: Sequence[float | None]) -> tuple[int, float]:
+    """Where a line begins: its first layer with a number, and the number."""
+    return next((i, x) for i, x in enumerate(line, 1) if x is not None)
+
+
+def _room(axes: Axes, ends: Sequence[End]) -> float:
+    """For labels on the left, as a share of what lies right of layer 1."""
+    inches = axes.get_figure().get_size_inches()[0] * axes.get_position().width  # type: ignore[union-attr]
+    share = min(0.5, (0.1 * max((len(label) for *_, label, _ in ends), default=0) + 0.25) / inches)
+    return float(share / (1 - share))
+
+
+def _layer_ticks(axes: Axes, longest: int, *, room: float) -> None:
+    """Whole numbers, with room for labels on the left."""
+    step = next((n for n in (1, 2, 5, 10, 20, 50, 100) if longest / n <= 10), 200)
+    axes.set_xticks(sorted({1, *range(step, longest + 1, step)}) if step > 1 else range(1, longest + 1))
+    span = max(longest - 1, 1)
+    axes.set_xlim(1 - span * room * 1.05, longest + 0.05 * span)
+
+
+def _line(axes: Axes, line: Sequence[float | None], colour: Any, style_: str) -> None:
+    """Numbers over layers; a gap for none, a triangle at the foot where nothing arrives."""
+    layers = range(1, len(line) + 1)
+    axes.plot(layers, [x or math.nan for x in line], style_, color=colour, marker="o", ms=3.5, lw=1.8)
+    style.zeros(axes, [i for i, x in zip(layers, line, strict=True) if x == 0], colour)
+
+
+def _name(lines: Sequence[tuple[Axes, Sequence[End]]]) -> None:
+    """Write beside the lines of each panel what they are."""
+    from matplotlib.ticker import NullLocator
+
+    for axes, _ in lines:
+        low, high = axes.get_ylim()
+        if high / low < LEAST:
+            middle = math.sqrt(low * high)
+            axes.set_ylim(middle / math.sqrt(LEAST), middle * math.sqrt(LEAST))
+        elif high / low > 1e4:
+            axes.yaxis.set_minor_locator(NullLocator())  # nobody reads them, and they take long to draw
+    for axes, ends in lines:
+        _labels(axes, ends)
+
+
+def _labels(axes: Axes, ends: Sequence[End]) -> None:
+    """The value of each line on its left, moved apart where they would overlap."""
+    low, high = map(math.log10, axes.get_ylim())
+    # What is 0 begins at the foot.
+    placed = [((math.log10(end[1]) - low) / (high - low) if end[1] else style.FOOT, *end) for end in ends]
+    placed = thinned(sorted(placed, key=lambda end: end[0]), MOST_LABELS)
+    heights = apart([height for height, *_ in placed], 0.055)
+    for (_, layer, y, label, colour), at in zip(placed, heights, strict=True):
+        axes.annotate(
+            label,
+            (layer, y or style.FOOT),
+            (0.01, at),
+            xycoords="data" if y else axes.get_xaxis_transform(),
+            textcoords="axes fraction",
+            color=style.ink(colour),
+            va="center",
+            fontsize=10,
+            weight="bold",
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.6, "shrinkB": 3},
+        )
+
+
+def _footnote(figure: Figure, words: str) -> None:
+    wide = int(figure.get_size_inches()[0] * 13)
+    lines = textwrap.wrap(words, wide, max_lines=2, placeholder=" …")
+    figure.text(0.5, 0.015, "\n".join(lines), ha="center", va="bottom", fontsize=9, color=GREY)

@@ -1,0 +1,332 @@
+"""The page of a run and of a sweep: parsed, not looked at; tests/test_browser.py opens it."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import math
+import re
+import webbrowser
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from sweeps import declare, failed, job, layers, scores, unfinished
+
+import dlexp
+from dlexp.report.command import command
+
+CSS = (Path(dlexp.__file__).parent / "report" / "templates" / "style.css").read_text(encoding="utf-8")
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+HOSTILE = "<script>alert(1)</script>\"'&"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, headings, ids, and all text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.headings: list[int] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], "every tag is closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recurrent run with a hostile name."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    words = ["model=lstm", "data=sequential_digits", "train.max_steps=12", f"hydra.run.dir={folder}"]
+    dlexp.run([*words, "name='<script>'"], quiet=True)
+    command([str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two keys, two seeds; one job diverged, one failed with markup in its reason, one goes on."""
+    folder = tmp_path_factory.mktemp("sweep")
+    swept = ["activation", "model.depth", "seed"]
+    declare(folder, ["activation=relu,tanh", "model.depth=2,3", "seed=0,1"], swept)
+    for i, (activation, depth, seed) in enumerate(itertools.product(("relu", "tanh"), (2, 3), (0, 1))):
+        words = [f"activation={activation}", f"model.depth={depth}", f"seed={seed}"]
+        deltas = layers(*[10.0 ** -(n + i % 3) for n in range(depth + 1)])
+        status, more = ("diverged", {"diverged": BAD}) if i == 7 else ("finished", {})
+        job(folder, words, status, metrics=scores(0.5 + i / 100), layers=deltas, **more)
+    failed(folder, ["activation=relu", "model.depth=9", "seed=0"], HOSTILE)
+    unfinished(folder, ["activation=relu", "model.depth=9", "seed=1"])
+    command([str(folder)])
+    return folder
+
+
+BAD = {"step": 4, "layer": "02_linear", "reason": "its delta_rms is not finite"}
+
+
+@pytest.fixture(params=["run", "sweep"])
+def page(request: pytest.FixtureRequest, run_folder: Path, sweep_folder: Path) -> Page:
+    return read(run_folder if request.param == "run" else sweep_folder)
+
+
+def read(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_needs_nothing_else(page: Page) -> None:
+    """No script, no address of the network, no file beside it."""
+    assert not page.all("script")
+    for _, attrs in page.tags:
+        assert not [name for name in attrs if name.startswith("on")]
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            assert attrs.get(name, "data:").startswith(("data:", "#"))
+    assert not re.search(r"url\(|@import|https?:", CSS)
+
+
+def test_is_for_everybody(page: Page) -> None:
+    """Language, title, one main, headings that skip no level, unique ids, a window as wide as the phone."""
+    assert page.all("html")[0]["lang"] == "en" and len(page.all("main")) == 1
+    assert len(page.all("title")) == 1 and page.headings[0] == 1 and page.headings.count(1) == 1
+    assert all(b <= a + 1 for a, b in itertools.pairwise(page.headings))
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids)) > 3
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
+
+
+def test_pictures_are_told_in_words(page: Page) -> None:
+    """With numbers; each is an SVG file of its own."""
+    pictures = page.all("img")
+    assert len(pictures) >= 2
+    for picture in pictures:
+        kind, _, content = picture["src"].partition(",")
+        assert kind == "data:image/svg+xml;base64" and b"<svg" in base64.b64decode(content)[:600]
+        assert re.search(r"\d", picture["alt"]) and 60 < len(picture["alt"]) < 900
+        assert picture["alt"].endswith(".")
+
+
+def test_tables_are_told_in_words(page: Page) -> None:
+    """Each has a caption, and each of its headings says what it is the heading of."""
+    assert len(page.all("table")) == len(page.all("caption")) >= 2
+    scopes = {attrs.get("scope") for attrs in page.all("th")}
+    assert scopes <= {"col", "row", "colgroup"} and {"col", "row"} <= scopes
+    boxes = [attrs for attrs in page.all("div") if "box" in attrs.get("class", "").split()]
+    assert len(boxes) == len(page.all("table")) + len(page.all("img"))
+    for box in boxes:  # can be scrolled without a mouse
+        assert box["tabindex"] == "0" and box["role"] == "region" and box["aria-label"]
+
+
+def test_what_people_typed_is_text(run_folder: Path, sweep_folder: Path) -> None:
+    """Whatever it looks like."""
+    for folder in (run_folder, sweep_folder):
+        assert not re.search("<script", (folder / "report.html").read_text(encoding="utf-8"))
+    assert "name=<script>" in read(run_folder).text.replace("'", "").replace('"', "")
+    assert HOSTILE in read(sweep_folder).text
+
+
+def test_page_of_a_run(run_folder: Path) -> None:
+    """What was asked, what happened, all sections, and the numbers of the summary."""
+    page, summary = read(run_folder), json.loads((run_folder / "summary.json").read_text())
+    assert "finished after 12 steps in" in page.text
+    for title in ("What was asked", "The layers", "Make it again", "Does the error reach the past?"):
+        assert title in page.text
+    assert f"{summary['metrics']['accuracy/test']:.3g}" in page.text
+    assert {"signature", "history", "curves", "time"} <= {attrs.get("id") for attrs in page.all("figure")}
+    assert [layer["name"] for layer in summary["layers"]] == [
+        word for word in page.words if re.fullmatch(r"\d\d_\w+", word)
+    ]
+    last = summary["layers"][0]["over_time"]["last"]["delta_rms"]
+    alt = next(image["alt"] for image in page.all("img") if "time steps" in image["alt"])
+    assert alt.startswith(
+        f"Line chart of delta_rms over time steps, log scale: in 01_lstmcell it is {last[0]:.1e}"[:75]
+    )
+    assert "_target_" in page.text and "<details>" in (run_folder / "report.html").read_text()
+
+
+def test_page_of_a_run_without_its_summary(run_folder: Path, tmp_path: Path) -> None:
+    """What is known so far, and that it is so far."""
+    for name in ("records.jsonl", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((run_folder / name).read_bytes())
+    command([str(tmp_path)])
+    page = read(tmp_path)
+    assert "unfinished so far 12 steps; the run still goes on, or was killed" in page.text
+    assert len(page.all("img")) >= 4
+
+
+def test_page_of_a_loop_of_ones_own(run_folder: Path, tmp_path: Path) -> None:
+    """There is no command that makes it again, and no config; the script is named."""
+    (tmp_path / "records.jsonl").write_bytes((run_folder / "records.jsonl").read_bytes())
+    full = json.loads((run_folder / "summary.json").read_text())
+    kept = ("status", "error", "diverged", "steps", "device", "versions", "timing", "recorded", "layers")
+    own = {name: full[name] for name in kept} | {"metrics": {}, "network": "Net", "script": "train.py"}
+    (tmp_path / "summary.json").write_text(json.dumps(own), encoding="utf-8")
+    command([str(tmp_path)])
+    page = read(tmp_path)
+    assert "Net in a loop of your own" in page.text and "train.py" in page.words
+    assert f"dlexp report {tmp_path}" in page.text and "dlexp model" not in page.text
+
+
+def test_page_of_a_run_that_diverged(tmp_path: Path) -> None:
+    """The reason stands above everything else, and what is not finite is called so in the table."""
+    words = ["initializer=normal", "model.depth=4", "optimizer.lr=1000", "train.max_steps=20"]
+    assert (
+        dlexp.run([*words, f"hydra.run.dir={tmp_path / 'run'}"], quiet=True).summary["status"] == "diverged"
+    )
+    command([str(tmp_path / "run")])
+    page = read(tmp_path / "run")
+    assert "diverged: loss not finite at step" in page.text and "NaN" in page.words
+
+
+def test_page_of_nothing(tmp_path: Path) -> None:
+    """Neither a run that has recorded nothing nor a sweep with no job breaks it."""
+    (tmp_path / "records.jsonl").write_text("")
+    command([str(tmp_path)])
+    assert "so far" in read(tmp_path).text
+    declare(tmp_path / "sweep", ["seed=0,1"], ["seed"])
+    command([str(tmp_path / "sweep")])
+    assert "0 runs in 0 arms" in read(tmp_path / "sweep").text
+
+
+def test_page_of_a_sweep(sweep_folder: Path) -> None:
+    """The best arm marked and above the others, the pictures, what went wrong and why."""
+    page = read(sweep_folder)
+    sweep = dlexp.load_sweep(sweep_folder)
+    best = sweep.arms.iloc[sweep.best]
+    assert (best["activation"], best["model.depth"]) == ("tanh", 2)  # all of its runs came to their end
+    assert "★ best accuracy on validation:" in page.text
+    assert "activation=tanh" in page.words and "model.depth=2" in page.words
+    assert "10 runs in 5 arms" in page.text and "1 diverged" in page.text
+    assert "loss not finite at step 4; 02_linear: its delta_rms is not finite" in page.text
+    assert "dlexp -m activation=relu,tanh model.depth=2,3 seed=0,1" in page.text
+    alts = [image["alt"] for image in page.all("img")]
+    mean = sweep.runs.query("activation == 'relu' and status == 'finished'")["accuracy/validation"].mean()
+    assert f"relu: {mean:.3g}" in alts[0]
+    chips = [attrs["style"] for attrs in page.all("span") if attrs.get("class") == "chip"]
+    assert "background:#0072b2" in chips and "background:#d55e00" in chips
+
+
+def test_of_fifty_arms_it_is_small(tmp_path: Path) -> None:
+    """Less than a megabyte and a half."""
+    for n, seed in itertools.product(range(25), range(2)):
+        for activation in ("relu", "tanh"):
+            deltas = layers(*[10.0 ** (-i * n / 25) for i in range(20)])
+            words = [f"activation={activation}", f"optimizer.lr={0.001 * (n + 1):.3f}", f"seed={seed}"]
+            job(tmp_path, words, metrics=scores(n / 50), layers=deltas)
+    command([str(tmp_path)])
+    assert (tmp_path / "report.html").stat().st_size < 1_500_000
+    assert "100 runs in 50 arms" in read(tmp_path).text
+
+
+def test_json_of_a_run(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One object and nothing else; nothing is written."""
+    before = {path: path.stat().st_mtime_ns for path in run_folder.iterdir()}
+    command([str(run_folder), "--json"])
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    summary = json.loads((run_folder / "summary.json").read_text())
+    assert said["kind"] == "run" and said["status"] == "finished" and said["reason"] is None
+    assert said["metrics"] == summary["metrics"] and said["steps"] == 12
+    assert [layer["last"] for layer in said["layers"]] == [layer["last"] for layer in summary["layers"]]
+    assert {path: path.stat().st_mtime_ns for path in run_folder.iterdir()} == before
+
+
+def test_json_of_a_sweep(sweep_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The numbers of its tables; none is NaN."""
+    command(["--json", str(sweep_folder)])
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    sweep = dlexp.load_sweep(sweep_folder)
+    assert said["kind"] == "sweep" and said["best"] == sweep.best and said["swept"] == sweep.swept
+    for arm, row in zip(said["arms"], sweep.arms.to_dict("records"), strict=True):
+        assert arm["asked"] == {"activation": row["activation"], "model.depth": row["model.depth"]}
+        mean = arm["mean"]["accuracy/validation"]
+        assert mean == row["accuracy/validation_mean"] or (
+            mean is None and math.isnan(row["accuracy/validation_mean"])
+        )
+    assert [run["status"] for run in said["runs"]].count("diverged") == 1
+    assert said["statuses"] == {"finished": 7, "diverged": 1, "failed": 1, "unfinished": 1}
+
+
+def test_json_has_no_nan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Even if a summary has."""
+    job(tmp_path, ["seed=0"], metrics={"loss/validation": math.inf, "accuracy/validation": math.nan})
+    command([str(tmp_path / "seed=0"), "--json"])
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert said["metrics"] == {"loss/validation": None, "accuracy/validation": None}
+
+
+def test_open(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the browser, as a file; without one it is said."""
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: bool(opened.append(url)))
+    command([str(run_folder), "--open"])
+    assert opened == [(run_folder / "report.html").as_uri()]
+    assert "no browser to open it in; open" in capsys.readouterr().out
+
+
+def themes() -> dict[str, dict[str, str]]:
+    """Theme -> the colours of its variables."""
+    blocks = [
+        dict(re.findall(r"--([\w-]+):\s*(#\w{6});", block))
+        for block in re.findall(r":root \{(.*?)\}", CSS, re.S)
+    ]
+    light, dark, printed = blocks
+    return {"light": light, "dark": light | dark, "print": light | printed}
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "print"])
+def test_contrast(theme: str) -> None:
+    """Every colour of words on every background: 4.5 and more."""
+    colours = themes()[theme]
+    inks = [name for name in colours if name.startswith("ink")]
+    papers = [name for name in colours if name.startswith("paper")]
+    assert len(inks) == 6 and len(papers) == 2
+    for ink, paper in itertools.product(inks, papers):
+        assert contrast(colours[ink], colours[paper]) >= 4.5, (ink, paper)
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+
+
+def test_no_other_colours() -> None:
+    """Words are in an ink and backgrounds are a paper, so that the pairs above are all there are."""
+    rules = CSS[CSS.index("* {") :]
+    rules = re.sub(r":root \{.*?\}", "", rules, flags=re.S)
+    pairs = re.findall(r"(?<![\w-])(color|background):\s*([^;]+);", rules)
+    assert len(pairs) > 10
+    for name, said in pairs:
+        allowed = {
+            "color": r"var\(--ink[\w-]*\)|#1b1f24",
+            "background": r"var\(--(paper[\w-]*|bar)\)|#ffffff",
+        }
+        assert re.fullmatch(allowed[name], said), (name, said)
+    assert contrast("#1b1f24", "#ffffff") > 4.5  # of the card that pictures stand on

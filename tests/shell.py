@@ -1,0 +1,172 @@
+"""`dlexp` as a person types it, in a process of its own that does not have to load PyTorch first.
+
+`run` and `start` fork a server that has imported all that a run may need (multiprocessing's forkserver)
+and has done nothing else: pytest's own process has trained, and what comes of its forks can train no more
+where there is a GPU or OpenMP was at work. Such a `dlexp` has words, folder, environment, output, exit
+code, signal handlers and all that is global to itself, and Python's own filters of warnings, as the
+installed command has.
+
+What they do not show is the start. `fresh` is for that, and for what depends on it: that the command and
+`python -m dlexp` are there at all (test_cli.py), what they load (test_imports.py), what processes that
+start together share, which forks do with random numbers, and the launchers, which find out in their
+workers how the process was started (test_multirun.py).
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 200  # seconds that a process may take on a busy machine
+LOADED = [
+    *("shell", "dlexp.cli", "dlexp.runner", "dlexp.report.command", "dlexp.report.watch", "torch._dynamo"),
+    *("pandas", "matplotlib.figure", "matplotlib.backends.backend_agg", "orjson", "google_crc32c"),
+    *("tensorboard.compat.proto.event_pb2", "tensorboard.plugins.hparams.summary_v2"),
+    *("optuna.storages._rdb.storage", "pytest"),
+]
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """As in a fresh shell."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "COLUMNS")}
+    return kept | more
+
+
+def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`dlexp` on these words, from start to end."""
+    process = start(*words, cwd=cwd, **environment)
+    try:
+        out, err = process.communicate(PATIENCE)
+    finally:
+        process.kill()
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(["dlexp", *words], process.returncode, out, err)
+
+
+def start(*words: str, cwd: Path, **environment: str) -> Running:
+    """The same, while it runs."""
+    return Running(_dlexp, ("dlexp", *words), cwd, environment)
+
+
+def fork(function: Callable[..., object], *arguments: object, cwd: Path) -> Running:
+    """A function of a module's in place of the command line."""
+    return Running(function, arguments, cwd, {})
+
+
+def fresh(
+    *words: str, cwd: Path, command: Sequence[str] = (sys.executable, "-m", "dlexp")
+) -> subprocess.CompletedProcess[str]:
+    """`python -m dlexp` from nothing."""
+    return subprocess.run(
+        [*command, *words],
+        cwd=cwd,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+
+
+class Running:
+    """What `subprocess.Popen` has, of a forked process."""
+
+    def __init__(
+        self, function: Callable[..., object], arguments: Sequence[object], cwd: Path, more: Mapping[str, str]
+    ) -> None:
+        self._printed = tempfile.TemporaryDirectory(prefix="dlexp-printed-")
+        self._files = [Path(self._printed.name, name) for name in ("out", "err")]
+        given = (function, arguments, cwd, clean_environment(**more), self._files)
+        self._process = _server().Process(target=_begin, args=given)
+        self._process.start()
+        atexit.register(self.kill)  # multiprocessing waits for it otherwise, for ever perhaps
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs, negative if a signal has killed it."""
+        return self._process.exitcode  # type: ignore[no-any-return]
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it printed up to its end.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs.
+        """
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("dlexp", timeout or 0)
+        out, err = (path.read_text() if path.exists() else "" for path in self._files)
+        self._printed.cleanup()
+        atexit.unregister(self.kill)
+        return out, err
+
+
+@cache
+def _server() -> Any:
+    """Where processes are forked; started when the first one is asked for."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")  # Windows: no faster than a fresh one
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LOADED)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # before Python 3.13 it is not told
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+    return context
+
+
+def _begin(
+    function: Callable[..., object],
+    arguments: Sequence[object],
+    cwd: Path,
+    environment: Mapping[str, str],
+    files: Sequence[Path],
+) -> None:
+    """In the process that was forked: become what a fresh one is, and begin."""
+    for number, path in enumerate(files, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    sys.path[:] = [path for path in sys.path if not Path(path).is_relative_to(Path(__file__).parent)]
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    multiprocessing.set_start_method(None, force=True)  # what a run starts, it starts as anybody does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        function(*arguments)
+    finally:
+        atexit._run_exitfuncs()  # before Python 3.13 these processes leave without
+
+
+def _dlexp(*words: str) -> None:
+    from dlexp.cli import main
+
+    sys.argv = list(words)
+    main()
