@@ -14,6 +14,7 @@ from dlexp.report.numbers import compact
 from dlexp.report.sweep import Arm, Sweep
 
 MOST = 20  # arms that are shown
+MEASURED = 1000  # columns: a terminal that is wide enough for anything
 MOST_REASONS = 10  # likewise
 LONGEST = 14  # characters of a value
 NO_GOOD_END = ("failed", "diverged")  # their reasons are told
@@ -27,14 +28,17 @@ def show(sweep: Sweep, console: Console) -> None:
     shown = list(range(len(sweep.rows)))
     if len(shown) > MOST:
         shown = sweep.ranked[:MOST]
-    console.print(_table(sweep, shown))
+    table = _table(sweep, shown, spread_of_loss=True)
+    if table.__rich_measure__(console, console.options.update(width=MEASURED)).maximum > console.width:
+        table = _table(sweep, shown, spread_of_loss=False)
+    console.print(table)
     for line in _caption(sweep, len(shown)):
         console.print(Text(line, "dim"), soft_wrap=True)
     for text in _troubles(sweep):
         console.print(text, soft_wrap=True)
 
 
-def _table(sweep: Sweep, shown: list[int]) -> Table:
+def _table(sweep: Sweep, shown: list[int], *, spread_of_loss: bool) -> Table:
     metric = sweep.metric or "metric"
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
@@ -47,7 +51,8 @@ def _table(sweep: Sweep, shown: list[int]) -> Table:
     table.add_column("status", no_wrap=True)
     for i in shown:
         arm = sweep.rows[i]
-        numbers = [_mean(arm, "loss/validation")]
+        loss = "loss/validation"
+        numbers = [_mean(arm, loss) if spread_of_loss else compact(arm.mean(loss))]
         if metric != "loss":
             numbers.append(_metric(sweep, arm))
         if factors:

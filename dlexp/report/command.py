@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from dlexp.errors import UserError
-from dlexp.folder import PLAN, SUMMARY
-from dlexp.report.jobs import UNFINISHED, is_job
+from dlexp.folder import CONFIG, PLAN, SUMMARY
+from dlexp.report.jobs import NOT_BEGUN, UNFINISHED, is_job
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # folders that are named where none was found
 OPTIONS = ("--open", "--json")
+GO_ON = (UNFINISHED, NOT_BEGUN, "interrupted")  # statuses of jobs that a resumed sweep brings further
 
 
 def command(words: Sequence[str]) -> None:
@@ -42,15 +44,29 @@ def command(words: Sequence[str]) -> None:
     if len(paths) != 1:
         what = "name the folder of a run or of a sweep" if not paths else "one folder at a time"
         raise UserError(f"{said}: {what}, for example dlexp report outputs/sweep/...")
-    folder = Path(paths[0]).expanduser()
+    folder = latest() if paths == ["latest"] else Path(paths[0]).expanduser()
     kind = _kind(folder)
     if "--json" in options:
         print(json.dumps(_facts(folder, kind), allow_nan=False))
         return
     terminal = Terminal()
-    page = _report_sweep(folder, terminal.console)[1] if kind == "sweep" else _report_run(folder, terminal)
+    if kind == "sweep":
+        sweep, page = _report_sweep(folder, terminal.console)
+        if any(job.status in GO_ON for job in sweep.jobs):
+            go_on = f"if it was killed: dlexp -m resume={shlex.quote(str(folder))}"
+            terminal.console.print(Text(go_on, "yellow"), soft_wrap=True)
+    else:
+        page = _report_run(folder, terminal)
     if "--open" in options:
         _open(page, terminal.console)
+
+
+def latest(outputs: Path = Path("outputs")) -> Path:
+    """The run or sweep whose files changed last."""
+    places = (*outputs.glob(f"sweep/*/{PLAN}"), *outputs.glob(f"*/*/{CONFIG}"))
+    if not places:
+        raise UserError(f"report latest: nothing in {outputs}; allowed: a folder")
+    return max(places, key=lambda path: path.stat().st_mtime_ns).parent
 
 
 def _facts(folder: Path, kind: str) -> dict[str, Any]:
@@ -136,7 +152,12 @@ def _report_run(folder: Path, terminal: Terminal) -> Path:
     run = Run(folder)
     summary = run.summary if (folder / SUMMARY).exists() else facts.so_far(run)
     if summary["status"] == UNFINISHED:
-        terminal.console.print(Text("no summary: the run still goes on, or was killed", "yellow"))
+        go_on = f"if it was killed: dlexp resume={shlex.quote(str(folder))}"
+        said = f"no summary: the run still goes on, or was killed; {go_on}"
+        terminal.console.print(Text(said, "yellow"), soft_wrap=True)
+    elif summary.get("error"):
+        failed = Text.assemble((summary["status"], "bold red"), f"  {summary['error']}")
+        terminal.console.print(failed, soft_wrap=True)
     terminal.ending(summary, folder, folder)
     try:
         paths = [*figures.draw_run(run), page.write_run(facts.of_run(folder), run)]

@@ -106,14 +106,13 @@ class Sweep:
     def best(self) -> int | None:
         """The number of the arm with the best metric on validation; of equal ones that with less loss.
 
-        An arm counts if all its runs came to their end, or where there is no such arm if one did: of
-        learning rates that mostly diverge the lucky run is not the best. None if there is no such arm, if
-        there is only one, or if two are equal.
+        An arm counts if half of its runs came to their end, or where there is no such arm if one did: of
+        a learning rate that mostly diverges the lucky run is not the best. None if there is no such arm,
+        if there is only one, or if the two best are equal.
         """
         tag = f"{self.metric}/validation"
         known = [i for i in self.ranked if self.metric and self.rows[i].mean(tag) is not None]
-        whole = [i for i in known if len(self.rows[i].ended) == len(self.rows[i].jobs)]
-        found = whole or known
+        found = [i for i in known if 2 * len(self.rows[i].ended) >= len(self.rows[i].jobs)] or known
         merits = [(self.rows[i].mean(tag), self.rows[i].mean("loss/validation")) for i in found[:2]]
         if not found or len(self.rows) == 1 or (len(merits) == 2 and merits[0] == merits[1]):
             return None

@@ -311,6 +311,21 @@ def test_the_files_are_those_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(events.Scalars("loss/train")) == 5
 
 
+@pytest.mark.parametrize("numbers", [{}, {"f1/validation": 0.75}, {"loss/test": 0.75}, {"loss": 0.75}])
+def test_a_report_needs_no_loss_of_a_split(
+    numbers: dict[str, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a loop of one's own does not tell is left out; whatever it is called, it does no harm."""
+    model = network()
+    with dlexp.watch(model, tmp_path / "mine") as recorder:
+        train(model, recorder)
+        recorder.scalars(8, numbers)
+    command([str(recorder.folder)])
+    command([str(tmp_path / "mine")])
+    assert "0.75" in capsys.readouterr().out or not {*numbers} - {"loss"}
+    assert (recorder.folder / "report.html").read_text().count("finished") > 0
+
+
 def test_a_loop_without_a_step_leaves_a_run(tmp_path: Path) -> None:
     """Nothing was recorded, and that is what it says."""
     with dlexp.watch(network(), tmp_path / "mine") as recorder:
