@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlexp.folder import CONFIG, METRICS, PLAN, RECORDS, SUMMARY, read_json
+from dlexp.folder import METRICS, OVERRIDES, PLAN, RECORDS, SUMMARY, read_json
 from dlexp.report.jobs import SPLITS, UNFINISHED, Job, overrides, value
 from dlexp.report.load import Run, read_lines
 from dlexp.report.profile import factor, profile
@@ -67,7 +67,7 @@ def of_run(folder: Path) -> dict[str, Any]:
 
 def _was_typed(run: Run, summary: Mapping[str, Any]) -> bool:
     """Whether dlexp itself made the run; the loop of a script of one's own has no words."""
-    return bool(summary.get("overrides")) or "config" in summary or (run.folder / CONFIG).is_dir()
+    return bool(summary.get("overrides")) or "config" in summary or (run.folder / OVERRIDES).is_file()
 
 
 def theory(run: Run) -> dict[str, tuple[float, str]]:
