@@ -162,7 +162,7 @@ class Terminal:
             end = f"/{split}"
             found = {tag.removesuffix(end): x for tag, x in metrics.items() if tag.endswith(end)}
             if found:
-                order = [name for name in found if name != "loss"] + ["loss"]
+                order = sorted(found, key=lambda name: name == "loss")  # if there is one, last
                 numbers = "  ".join(f"{name} {compact(found[name])}" for name in order)
                 self._print(Text(f"{split:<10}  {numbers}"))
         for text in (*_gaps(summary), *_to_target(summary)):

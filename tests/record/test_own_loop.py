@@ -46,9 +46,9 @@ OPTIMIZERS = {"momentum": sgd(0.03, 0.9), "adam": adam(0.01)}
 cross_entropy = nn.functional.cross_entropy
 
 
-def network(kind: str = "plain", dtype: torch.dtype = torch.float32) -> nn.Sequential:
+def network(kind: str = "plain", dtype: torch.dtype = torch.float32, width: int = 16) -> nn.Sequential:
     torch.manual_seed(0)
-    return mlp((8,), 4, depth=3, width=16, bias=True, activation=nn.ReLU, **NETWORKS[kind]).to(dtype)
+    return mlp((8,), 4, depth=3, width=width, bias=True, activation=nn.ReLU, **NETWORKS[kind]).to(dtype)
 
 
 def batches(steps: int = STEPS, dtype: torch.dtype = torch.float32) -> list[Batch]:
@@ -178,6 +178,9 @@ def test_a_model_can_be_copied_and_pickled_between_two_steps(tmp_path: Path) -> 
     """Also after an evaluation; the copy has no hooks, and what it is used for is not recorded."""
 
     def copies(model: nn.Module, recorder: OwnLoop) -> None:
+        with torch.no_grad():
+            model(batches(1)[0][0])
+        pickle.dumps(model)
         for x, y in batches():
             train(model, recorder, data=[(x, y)])
             with torch.no_grad():
@@ -308,6 +311,22 @@ def test_the_files_are_those_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(events.Scalars("loss/train")) == 5
 
 
+@pytest.mark.parametrize("numbers", [{}, {"f1/validation": 0.75}, {"loss/test": 0.75}, {"loss": 0.75}])
+def test_a_report_needs_no_loss_of_a_split(
+    numbers: dict[str, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a loop of one's own does not tell is left out; whatever it is called, it does no harm."""
+    model = network()
+    with dlexp.watch(model, tmp_path / "mine") as recorder:
+        train(model, recorder)
+        recorder.scalars(8, numbers)
+    command([str(recorder.folder)])
+    command([str(tmp_path / "mine")])
+    assert "0.75" in capsys.readouterr().out or not {*numbers} - {"loss"}
+    page = (recorder.folder / "report.html").read_text()
+    assert "finished" in page and "<title>Sequential in a loop of your own" in page
+
+
 def test_a_loop_without_a_step_leaves_a_run(tmp_path: Path) -> None:
     """Nothing was recorded, and that is what it says."""
     with dlexp.watch(network(), tmp_path / "mine") as recorder:
@@ -407,9 +426,10 @@ def test_under_autocast_the_numbers_are_those_of_the_half_tensors(dtype: torch.d
     assert found["dead_fraction"].tolist()[:-1] == dead
 
 
-def test_a_network_of_half_numbers_is_measured_in_whole_ones(tmp_path: Path) -> None:
-    """Weights of bfloat16: norms have six digits, not three."""
-    model, (x, y) = network(dtype=torch.bfloat16), batches(1)[0]
+@pytest.mark.parametrize("width", [16, 300])
+def test_a_network_of_half_numbers_is_measured_in_whole_ones(width: int, tmp_path: Path) -> None:
+    """Weights of bfloat16: norms have five digits, not three; also of layers measured where they lie."""
+    model, (x, y) = network(dtype=torch.bfloat16, width=width), batches(1)[0]
     with dlexp.watch(model, tmp_path / "mine", 1) as recorder:
         loss = cross_entropy(model(x.bfloat16()), y)
         loss.backward()
@@ -419,13 +439,13 @@ def test_a_network_of_half_numbers_is_measured_in_whole_ones(tmp_path: Path) -> 
     found = dlexp.load(recorder.folder).records
     linear = [module for module in model if isinstance(module, nn.Linear)]
     size = [half_rms(m.weight.grad, m.bias.grad) * math.sqrt(m.weight.numel() + len(m.bias)) for m in linear]
-    assert found["grad_norm"].tolist() == pytest.approx(size, rel=1e-6)
+    assert found["grad_norm"].tolist() == pytest.approx(size, rel=1e-5)
     moved = [p.detach().double() - b for p, b in zip(model.parameters(), before, strict=True)]
     ratio = [
         half_rms(moved[2 * i], moved[2 * i + 1]) / half_rms(before[2 * i], before[2 * i + 1])
         for i in range(4)
     ]
-    assert found["update_ratio"].tolist() == pytest.approx(ratio, rel=1e-6)
+    assert found["update_ratio"].tolist() == pytest.approx(ratio, rel=1e-5)
 
 
 def scaled(model: nn.Module, recorder: OwnLoop, *, unscale: bool = True, spoiled: int = -1) -> None:
