@@ -23,7 +23,7 @@ DPI = 90
 
 
 MOST_WRONG = 12  # samples
-SECONDS = 0.15  # that a picture takes
+SECONDS = 0.05  # that a picture takes
 
 
 class Wrong(NamedTuple):

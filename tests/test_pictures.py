@@ -78,7 +78,7 @@ def test_all_layers_of_a_quantity_share_a_chart(run: Any) -> None:
     assert {scalar.value for scalar in found.Scalars("update_ratio/guide")} == {np.float32(1e-3)}
 
 
-def test_where_nobody_waits_pictures_take_a_tenth_of_the_time(
+def test_where_nobody_waits_pictures_take_a_fifth_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = ["train.max_steps=2", "record.images=auto", f"outputs={tmp_path}"]

@@ -59,8 +59,9 @@ def address(logdir: Path) -> Iterator[str]:
     for _ in range(600):
         try:
             with urllib.request.urlopen(f"{address}/data/runs", timeout=5) as answer:
-                if all(name in answer.read().decode() for name in NAMES):
-                    break
+                found = answer.read().decode()
+            if all(name in found for name in NAMES):
+                break
         except OSError:
             pass
         time.sleep(0.2)
@@ -117,12 +118,14 @@ def test_pictures_are_shown(tab: Callable[[str], Any]) -> None:
     """The signature comes first, for each run, as wide as it was drawn."""
     page = tab("images")
     page.get_by_text("layers/signature").first.wait_for()
-    pictures = page.locator("img[src*='layers%2Fsignature'], img[src*='layers/signature']")
-    pictures.first.wait_for()
-    widths = pictures.evaluate_all("all => all.map(one => one.naturalWidth)")
-    assert len(widths) == 2
-    page.wait_for_function("() => true")
     page.get_by_text("mistakes/confusion_test").first.wait_for()
+    pictures = page.locator("img[src*=individualImage]")
+    for i in range(3 * len(NAMES)):  # signature, confusion and the most wrong of each run
+        pictures.nth(i).wait_for()
+    page.wait_for_timeout(500)
+    widths = pictures.evaluate_all("all => all.map(one => one.naturalWidth)")
+    assert len(widths) == 3 * len(NAMES) and min(widths) > 300
+    assert widths[0] == widths[1] == max(widths) > 1000
     keep(page, "images")
 
 
@@ -147,5 +150,5 @@ def test_histograms_and_the_graph_are_there_when_asked_for(tab: Callable[[str], 
         page.get_by_text(re.compile(f"^\\s*{kind}\\s*$")).first.wait_for()
     keep(page, "histograms")
     page = tab("graphs")
-    page.get_by_text("Sequential").first.wait_for()
+    page.get_by_text("Sequential").first.wait_for(state="attached")
     keep(page, "graphs")
