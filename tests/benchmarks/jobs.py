@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from dlexp import compose, describe, folder, runner
 from dlexp.build import assemble
@@ -33,7 +36,7 @@ WARM_UP = 3  # jobs that pay for imports and read the data
 
 # part -> the functions that it consists of; what they call of another part counts there
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "compose": [(compose, "compose")],
+    "compose": [(compose.Composer, "__call__"), (compose, "apart")],
     "check": [(runner, "check")],
     "assemble: data": [],  # what `assemble._build` does for the group of that name
     "assemble: model": [(assemble, "_model")],
@@ -116,10 +119,18 @@ def main() -> None:
     attach(meter)
     rows: list[dict[str, float]] = []
     memory: dict[int, float] = {}
-    with tempfile.TemporaryDirectory() as outputs:
+    configs = str(compose.CONFIGS.resolve())
+    with (
+        tempfile.TemporaryDirectory() as outputs,
+        initialize_config_dir(configs, job_name="dlexp", **compose.VERSION_BASE),
+    ):
+        loader: Any = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [*words, "seed=0,1"], RunMode.MULTIRUN)
+        composer = compose.Composer(loader)
         for job in range(WARM_UP + jobs):
             meter.spent.clear()
-            runner.run(compose.compose([*words, f"seed={job}", f"outputs={outputs}"]), quiet=True)
+            config = composer(master, [*words, f"seed={job}", f"outputs={outputs}"])
+            runner.run(compose.apart(config), quiet=True)
             rows.append(dict(meter.spent))
             memory[job + 1] = megabytes()
     rows = rows[WARM_UP:]
