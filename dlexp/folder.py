@@ -29,6 +29,8 @@ OVERRIDES = f"{CONFIG}/overrides.yaml"  # the words that made a run
 PLAN = "sweep.json"  # what a sweep was asked for; its presence makes a folder that of a sweep
 LOCK = "lock"
 TRACE = "error.log"  # of a job that failed
+PICTURES = ("layers.png", "curves.png")  # of a single run, from `dlexp report`
+PAGE = "report.html"
 ENDED = ("finished", "stopped_early", "diverged")  # a run with such a status has nothing left to do
 
 
@@ -168,9 +170,13 @@ def goes_on(folder: Path, lengths: Mapping[str, int]) -> bool:
 
 
 def clear(folder: Path, *, records: bool) -> None:
-    """Take away how an earlier try ended, and what it left half-written; with `records` all it recorded."""
+    """Take away how an earlier try ended, what was drawn of it, and what it left half-written.
+
+    With `records` all that it recorded, too.
+    """
     drafts = [f".{name}.*" for name in (SUMMARY, WEIGHTS, CHECKPOINT)]
-    own = [SUMMARY, TRACE, *drafts] + ([RECORDS, METRICS, CHECKPOINT, f"{EVENTS}*"] if records else [])
+    own = [SUMMARY, TRACE, PAGE, *PICTURES, *drafts]
+    own += [RECORDS, METRICS, CHECKPOINT, f"{EVENTS}*"] if records else []
     for path in [path for pattern in own for path in folder.glob(pattern)]:
         path.unlink()
 

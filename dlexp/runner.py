@@ -43,7 +43,7 @@ from dlexp.train.step import Batch, undisturbed
 from dlexp.train.stopping import Stop, stoppable
 
 DECIDED = ("classification", "binary", "multi_label", "sequence_labelling", "language_modelling")
-SPARE = 0.2  # of the time of a run, for its pictures
+SPARE = 0.2  # of the time of training, for pictures
 MOST_CLASSES = 50  # of a table of classes by classes
 LOOKED_AT = (64, 512)  # training samples at the least and at the most, in between as many as in a batch
 
@@ -358,16 +358,19 @@ def _look_back(parts: Parts, evaluation: Evaluation, look: Look | None, summary:
 def _draw(parts: Parts, folder: Path, terminal: Terminal) -> None:
     """Pictures for TensorBoard, once all else is told and kept.
 
-    Where nobody waits for them, in the jobs of a sweep say, they may take a fifth of the run's time.
+    Where nobody waits for them, in the jobs of a sweep say, they may take a fifth of the time of training.
     """
     images = parts.request.config.record.images
     files = list(folder.glob(f"{folders.EVENTS}*"))
     if not images or not files:
         return
     summary = folders.read_json(folder / folders.SUMMARY)
-    spare = summary["timing"]["seconds"] * SPARE if images == "auto" and terminal.console.quiet else None
-    if spare is not None and spare < pictures.SECONDS:
-        return
+    spare = None
+    if images == "auto" and terminal.console.quiet:
+        rate = summary["timing"]["samples_per_second"]
+        spare = SPARE * summary["steps"] * parts.batch_size / rate if rate else 0.0
+        if spare < pictures.SECONDS:
+            return
     try:
         data, wrong = parts.data, []
         if data.task == "classification" and summary["status"] != "diverged":

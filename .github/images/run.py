@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 import dlexp.runner
+from dlexp import describe
 from dlexp.compose import compose
 from dlexp.report.terminal import Terminal
 
@@ -31,7 +32,7 @@ class Recorded(Terminal):
         super().__init__()
         self.console = Console(record=True, width=110, force_terminal=True, highlight=False)
 
-    def track(self, steps: int):  # type: ignore[no-untyped-def]
+    def track(self, steps: int, first: int = 0):  # type: ignore[no-untyped-def]
         """A finished bar instead of a moving one."""
         yield from range(steps)
         self.console.print(f"[green]{'━' * 30} {steps}/{steps}[/] {self._numbers()} [cyan]0:00:00[/]")
@@ -45,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         request = compose(WORDS)
         shown = Path("outputs/mlp_digits/2026-11-21_10-15-00")
-        dlexp.runner._heading = keep_folder(dlexp.runner._heading, shown)
+        describe.heading = keep_folder(describe.heading, shown)
         request.config.outputs = folder
         ending = terminal.ending
         terminal.ending = lambda summary, *_: ending(summary, "outputs", shown)  # type: ignore[method-assign]

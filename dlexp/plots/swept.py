@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEED = "seed"
+LEAST_GAP = 0.08  # of the axis, between two values that are written there
 MOST_PANELS = 4  # side by side
 MOST_LINES = 16  # in a panel
 MOST_LABELS = 8  # of lines, or of places on an axis
@@ -59,7 +60,8 @@ class Values:
 
         self.key = key
         numbers = [x for x in map(value, typed) if isinstance(x, (int, float)) and not isinstance(x, bool)]
-        self.numeric = len(numbers) == len(typed) and all(map(math.isfinite, numbers))
+        # A seed is a name, no quantity: no line leads from one to the next.
+        self.numeric = key != SEED and len(numbers) == len(typed) and all(map(math.isfinite, numbers))
         if self.numeric:
             numbers, typed = zip(*sorted(zip(numbers, typed, strict=True)), strict=True)  # type: ignore[assignment,type-var]
         self.typed = list(typed)
@@ -100,13 +102,20 @@ class Values:
         """Of turned words, in inches."""
         return 0.055 * max(map(len, self.labels())) if self.turned else 0.0
 
+    @property
+    def _crowded(self) -> bool:
+        """Would the values, written at their places, stand on each other? Sampled ones do."""
+        places = [math.log(x) if self.log else x for x in self.places]
+        gaps = [b - a for a, b in itertools.pairwise(places)]
+        return bool(gaps) and min(gaps) < LEAST_GAP * (places[-1] - places[0])
+
     def axis(self, axes: Axes) -> None:
         """Name and divide the x axis."""
         log = ", log scale" if self.log else ""
         axes.set_xlabel(f"{self.key}{log}")
         if self.log:
             axes.set_xscale("log")
-        if self.even or len(self.typed) <= MOST_LABELS:
+        if self.even or (len(self.typed) <= MOST_LABELS and not self._crowded):
             places = thinned(self.places, 3 * MOST_LABELS)
             labels = [self.labels()[self.places.index(place)] for place in places]
             turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if self.turned else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlexp import plots
-from dlexp.folder import write_whole
+from dlexp.folder import PICTURES, write_whole
 from dlexp.report.facts import theory
 from dlexp.report.jobs import Job
 from dlexp.report.load import Run
@@ -70,8 +70,8 @@ def draw_run(run: Run) -> list[Path]:
     Raises:
         OSError: they cannot be written there.
     """
-    layers = _save(plots.signature(run.records, slopes=theory(run)), run.folder / "layers.png")
-    return [layers, _save(plots.learning_curves(run.metrics, run.records), run.folder / "curves.png")]
+    layers = _save(plots.signature(run.records, slopes=theory(run)), run.folder / PICTURES[0])
+    return [layers, _save(plots.learning_curves(run.metrics, run.records), run.folder / PICTURES[1])]
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dlexp
 from dlexp.better import lower_is_better
-from dlexp.folder import CONFIG, write_whole
+from dlexp.folder import CONFIG, PAGE, write_whole
 from dlexp.report.arms import with_spread
 from dlexp.report.facts import splits, theory
 from dlexp.report.jobs import UNFINISHED, short
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from dlexp.report.sweep import Sweep
 
-NAME = "report.html"
 SHOWN = (
     "grad_norm",
     "delta_rms",
@@ -164,7 +163,7 @@ def _write(folder: Path, template: str, **content: Any) -> Path:
         "now": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
     text = environment.get_template(template).render(**content)
-    path = folder / NAME
+    path = folder / PAGE
     write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8") and None)
     return path
 

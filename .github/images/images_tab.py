@@ -1,6 +1,6 @@
 """Makes tensorboard.png: the Images tab of a real sweep (Chromium on the PATH; pip install -e '.[test]').
 
-python .github/images/tensorboard.py
+python .github/images/images_tab.py
 """
 
 from __future__ import annotations
