@@ -87,8 +87,10 @@ def test_where_nobody_waits_pictures_take_a_fifth_of_the_time(
     assert not images(quick.folder, "layers/signature")
     waited = dlexp.run(few)
     assert sorted(images(waited.folder, "layers/signature")) == [0, 1]
-    monkeypatch.setattr(pictures, "SECONDS", 0.0)  # enough for the first picture to be begun
-    assert list(images(dlexp.run(few, quiet=True).folder, "layers/signature")) == [1]
+    monkeypatch.undo()
+    monkeypatch.setattr("dlexp.runner.SPARE", 1e6)
+    longer = ["train.max_steps=20", *few[1:]]
+    assert len(images(dlexp.run(longer, quiet=True).folder, "layers/signature")) == 3
     off = dlexp.run([*few, "record.images=false"])
     assert not events(off.folder).Tags()["images"]
 
