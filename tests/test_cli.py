@@ -542,7 +542,7 @@ def test_a_run_goes_on_by_name(main: Dlexp, here: Path) -> None:
     assert (again.code, again.out) == (0, "mine: the run has come to its end; nothing is left to do\n")
     assert main(*words, "resume=mine").code == 0
     lines = refused(main("model.depth=2", "resume=mine"), lines=2)
-    assert "train.max_steps: was 4, is not there; allowed: the same words, or none" in lines[0]
+    assert "train.max_steps: was 4, is not there; allowed: the same as before" in lines[0]
     assert "model.depth: was 1, is 2" in lines[1]
     (line,) = refused(main("resume=other"))
     assert line.startswith("resume=other: holds no run")
