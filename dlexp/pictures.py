@@ -48,7 +48,8 @@ def draw(
 ) -> None:
     """Draw what there is to see, as long as that takes no more than `seconds`; None: all of it.
 
-    The last step comes first, then what is confused, then earlier steps: the most telling ones.
+    The most telling come first: the last step, the first, one between, what is confused, what went most
+    wrong. They are written in the order of their steps, in which TensorBoard expects them.
     """
     end = None if seconds is None else time.perf_counter() + seconds
     records = Run(folder).records
@@ -56,23 +57,26 @@ def draw(
     last = summary["steps"] - 1
     theory = {name: (slope.factor, slope.label) for name, slope in slopes(summary).items()}
 
-    def signature(step: int) -> None:
-        board.image("layers/signature", step, png(plots.signature(records, step=step, slopes=theory)))
+    def signature(step: int) -> Figure:
+        return plots.signature(records, step=step, slopes=theory)
 
-    jobs: list[Callable[[], None]] = [partial(signature, steps[-1])] if steps else []
+    telling = [steps[i * (len(steps) - 1) // (STEPS - 1)] for i in (STEPS - 1, *range(STEPS - 1)) if steps]
+    jobs: list[tuple[str, int, Callable[[], Figure]]] = [
+        ("layers/signature", step, partial(signature, step)) for step in dict.fromkeys(telling)
+    ]
     if classes := summary.get("confusion"):
         names = class_names(summary, len(classes))
-        tag = "mistakes/confusion_test"
-        jobs.append(lambda: board.image(tag, last, png(plots.confusion(classes, names))))
+        jobs.append(("mistakes/confusion_test", last, lambda: plots.confusion(classes, names)))
     if wrong:
         images, words = zip(*wrong, strict=True)
-        jobs.append(lambda: board.image("mistakes/most_wrong_test", last, png(plots.samples(images, words))))
-    earlier = dict.fromkeys(steps[i * (len(steps) - 1) // (STEPS - 1)] for i in range(STEPS - 1) if steps)
-    jobs += [partial(signature, step) for step in earlier if step != steps[-1]]
-    for job in jobs:
+        jobs.append(("mistakes/most_wrong_test", last, lambda: plots.samples(images, words)))
+    drawn = []
+    for tag, step, figure in jobs:
         if end is not None and time.perf_counter() >= end:
-            return
-        job()
+            break
+        drawn.append((step, tag, png(figure())))
+    for step, tag, picture in sorted(drawn, key=lambda one: one[0]):
+        board.image(tag, step, picture)
 
 
 class Mistake(Protocol):

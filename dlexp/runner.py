@@ -43,7 +43,7 @@ from dlexp.train.step import Batch, undisturbed
 from dlexp.train.stopping import Stop, stoppable
 
 DECIDED = ("classification", "binary", "multi_label", "sequence_labelling", "language_modelling")
-SPARE = 0.2  # of the time of training, for pictures
+SPARE = 0.5  # of the time of training, after which no more pictures are begun
 MOST_CLASSES = 50  # of a table of classes by classes
 LOOKED_AT = (64, 512)  # training samples at the least and at the most, in between as many as in a batch
 
@@ -358,7 +358,8 @@ def _look_back(parts: Parts, evaluation: Evaluation, look: Look | None, summary:
 def _draw(parts: Parts, folder: Path, terminal: Terminal) -> None:
     """Pictures for TensorBoard, once all else is told and kept.
 
-    Where nobody waits for them, in the jobs of a sweep say, they may take a fifth of the time of training.
+    Where nobody waits for them, in the jobs of a sweep say, none is begun once half the time of training
+    is used up.
     """
     images = parts.request.config.record.images
     files = list(folder.glob(f"{folders.EVENTS}*"))

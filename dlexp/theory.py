@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+LARGE_BATCH = 32  # samples: the theory of batch normalization is that of many
 STEEPEST = {"sigmoid": 0.25, "tanh": 1.0, "softsign": 1.0}  # the largest slope
 # N v of Kaiming's initializers by their `nonlinearity`: the squares of torch.nn.init.calculate_gain
 GAINS = {"relu": 2.0, "linear": 1.0, "sigmoid": 1.0, "tanh": 25 / 9, "selu": 9 / 16}
@@ -40,31 +41,32 @@ def slopes(summary: Mapping[str, Any]) -> dict[str, Slope]:
     model = config.get("model") or {}
     if choices.get("model") != "mlp" or not isinstance(model.get("width"), int) or model.get("depth", 0) < 3:
         return {}
-    if choices.get("dropout", "none") != "none":
+    if choices.get("dropout", "none") != "none" or choices.get("regularizer") == "weight_noise":
         return {}
     activation, normalization = choices.get("activation"), choices.get("normalization", "none")
     if normalization == "batch":
         before = (config.get("normalization") or {}).get("position") == "before"
-        return _batch_normalized() if activation == "relu" and before else {}
+        large = ((config.get("train") or {}).get("batch_size") or 0) >= LARGE_BATCH
+        return _batch_normalized() if activation == "relu" and before and large else {}
     gain = _gain(choices.get("initializer"), config.get("initializer") or {}, model["width"])
     if normalization != "none" or gain is None:
         return {}
     if activation in ("relu", "identity"):
         kept = math.sqrt(gain / 2 if activation == "relu" else gain)
-        return {
-            "delta_rms": Slope(kept, f"theory: × {kept:.2g} per layer"),
-            "activation_rms": Slope(1 / kept, f"theory: × {1 / kept:.2g} per layer"),
-        }
+        found = {"delta_rms": Slope(kept, f"theory: × {kept:.2g} per layer back")}
+        if config["initializer"].get("bias") == 0:  # biases that are drawn feed the signal anew
+            found["activation_rms"] = Slope(1 / kept, f"theory: × {kept:.2g} per layer onward")
+        return found
     if activation in STEEPEST:
         bound = STEEPEST[activation] * math.sqrt(gain)
-        return {"delta_rms": Slope(bound, f"theory: at most × {bound:.2g} per layer", is_bound=True)}
+        return {"delta_rms": Slope(bound, f"theory: at most × {bound:.2g} per layer back", is_bound=True)}
     return {}
 
 
 def _batch_normalized() -> dict[str, Slope]:
     factor = math.sqrt(math.pi / (math.pi - 1))
-    label = f"theory: × {factor:.3g} per layer"
-    return {"delta_rms": Slope(factor, label), "activation_rms": Slope(1.0, "theory: × 1 per layer")}
+    label = f"theory: × {factor:.3g} per layer back"
+    return {"delta_rms": Slope(factor, label), "activation_rms": Slope(1.0, "theory: × 1 per layer onward")}
 
 
 def _gain(word: str | None, values: Mapping[str, Any], width: int) -> float | None:

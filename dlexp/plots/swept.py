@@ -18,7 +18,7 @@ from dlexp.errors import UserError
 from dlexp.plots import style
 from dlexp.plots.depth import columns
 from dlexp.plots.style import GREY, WORD_COLOURS, apart, thinned
-from dlexp.report.jobs import COUNTED, UNFINISHED, short, value
+from dlexp.report.jobs import COUNTED, NOT_BEGUN, UNFINISHED, short, value
 from dlexp.report.profile import QUANTITY, mean_profile
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEED = "seed"
+LONGEST_TITLE = 34  # characters, of a panel
 LEAST_GAP = 0.08  # of the axis, between two values that are written there
 MOST_PANELS = 4  # side by side
 MOST_LINES = 16  # in a panel
@@ -170,7 +171,8 @@ def arms(
         _metric_panel(above, values[key], own, metric)
         lines.append((below, _profile_panel(below, values[key], own)))
         if several:
-            title = ", ".join(f"{k}={short(x)}" for k, x in zip(side, combination, strict=True))
+            words = [f"{k}={short(x)}" for k, x in zip(side, combination, strict=True)]
+            title = "\n".join(words) if len(", ".join(words)) > LONGEST_TITLE else ", ".join(words)
             colour = style.ink(_colour(values[side[0]], combination[0])) if len(side) == 1 else "black"
             above.set_title(title, color=colour, weight="bold")
             if i:
@@ -180,7 +182,7 @@ def arms(
     _no_ticks_below(grid[0] if several else grid[0, :1])
     folded = [k for k in swept if k not in (key, *side) and len(values[k].typed) > 1]
     title = f"What does {key} do to {metric}, and to the error that reaches each layer?"
-    figure.suptitle(title, weight="bold")
+    figure.suptitle("\n".join(textwrap.wrap(title, int(10 * size[0]))), weight="bold")
     _footnote(figure, " · ".join(filter(None, [note, *_facts(values[key], owns, folded)])))
     return figure
 
@@ -237,8 +239,8 @@ def _facts(values: Values, owns: Sequence[Own], folded: Sequence[str]) -> Iterab
         yield f"{QUANTITY} of {MOST_LINES} of {count} values"
     if folded:
         yield f"over all values of {', '.join(folded)}"
-    if missing := sum(own.status == UNFINISHED for own in owns):
-        yield f"{missing} of {len(owns)} runs not finished yet"
+    if missing := sum(own.status in (UNFINISHED, NOT_BEGUN) for own in owns):
+        yield f"{missing} of {len(owns)} runs have not ended"
 
 
 def _margins(figure: Figure, *, below: float, several: bool) -> None:

@@ -75,6 +75,7 @@ class OwnLoop:
                 raise UserError(f"watch: {folder}: holds a run or a sweep already ({name}); allowed: another")
         self.folder: Path | None = None  # of the run, below the one that was named
         self.steps = 0  # so many are done
+        self._entered = False
         self._records = False  # between the two ends of the `with`
         self._parts = set(self._model.modules())
         self._listener = Listener(self._model)
@@ -100,6 +101,7 @@ class OwnLoop:
         Raises:
             UserError: it cannot be made.
         """
+        self._entered = True
         self._started, self._begun = datetime.now().astimezone(), time.perf_counter()
         self._due(0)  # a schedule that cannot be asked makes no folder
         # How we wait is no trouble to torch.compile, but each step that is due would be told that it may be.
@@ -123,6 +125,7 @@ class OwnLoop:
         Raises:
             UserError: what is given cannot be used, or nothing was seen of the model.
         """
+        self._check_entered()
         if not self._records:
             return
         if self._recorder:
@@ -137,11 +140,16 @@ class OwnLoop:
 
     def scalars(self, step: int, numbers: Mapping[str, Tensor | float]) -> None:
         """Keep numbers of the whole network after a step, e.g. {"loss/validation": 0.3, "f1/test": 0.9}."""
+        self._check_entered()
         if not self._records:
             return
         plain = {name: _plain(name, x) for name, x in numbers.items()}
         (self._recorder or self._begin()).scalars(step, plain)
         self._metrics |= {name: finite(x) for name, x in plain.items()}
+
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise UserError("watch: nothing is recorded yet; allowed: with watch(...) as recorder: ...")
 
     @property
     def diverged(self) -> bool:
@@ -320,6 +328,8 @@ def _refuse(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"watch: {type(model).__name__}: not a model; allowed: a torch.nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("watch: a model of torch.jit runs no hooks; allowed: the module it was made of")
     for module in model.modules():
         kind = type(module).__name__
         if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:

@@ -102,7 +102,9 @@ def _status(arm: Arm) -> str:
 def with_spread(mean: float, std: float) -> str:
     """Two digits of the spread, and as many places of the mean: 0.944 ± 0.011."""
     places = 1 - math.floor(math.log10(std)) if std else 3
-    if not 0 <= places <= 4 or abs(mean) >= 1000:
+    if places > 4 and abs(mean) < 1000:  # a digit of the mean for each that matters of the spread, up to four
+        return f"{mean:.4f} ± {compact(std)}"
+    if places < 0 or abs(mean) >= 1000:
         return f"{compact(mean)} ± {std:.2g}"
     return f"{mean:.{places}f} ± {std:.{places}f}"
 

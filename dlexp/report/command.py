@@ -158,6 +158,11 @@ def _report_run(folder: Path, terminal: Terminal) -> Path:
     elif summary.get("error"):
         failed = Text.assemble((summary["status"], "bold red"), f"  {summary['error']}")
         terminal.console.print(failed, soft_wrap=True)
+    found = facts.of_run(folder)
+    if found["command"]:
+        terminal.console.print(Text.assemble((f"{'asked':<12}", "dim"), found["command"]), soft_wrap=True)
+    if story := facts.in_words(found["signal"]):
+        terminal.console.print(Text.assemble((f"{'signal':<12}", "dim"), story), soft_wrap=True)
     terminal.ending(summary, folder, folder)
     try:
         paths = [*figures.draw_run(run), page.write_run(facts.of_run(folder), run)]

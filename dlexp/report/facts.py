@@ -11,14 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlexp.folder import METRICS, OVERRIDES, PLAN, RECORDS, SUMMARY, read_json
+from dlexp.folder import CONFIG, METRICS, OVERRIDES, PLAN, RECORDS, SUMMARY, read_json
 from dlexp.report.jobs import SPLITS, UNFINISHED, Job, overrides, value
 from dlexp.report.load import Run, read_lines
+from dlexp.report.numbers import compact
+from dlexp.report.profile import QUANTITY as PROFILE
 from dlexp.report.profile import factor, profile
 from dlexp.report.sweep import Arm, Sweep
 from dlexp.theory import slopes
 from dlexp.words import split_words
 
+NOTABLE = 100.0  # fold: what a network of a few layers does not do by chance
 NOT_FIT = ("failed", "diverged")  # what runs did whose reason is told
 
 
@@ -47,6 +50,7 @@ def of_run(folder: Path) -> dict[str, Any]:
             "metrics": summary.get("metrics") or {},
             "recorded": summary.get("recorded") or {"first": None, "last": None},
             "delta_factor": {end: factor(profile(layers, end)) for end in ("first", "last")},
+            "signal": signal(run, layers),
             "layers": [
                 {name: layer.get(name) for name in ("name", "kind", "parameters", "first", "last", "reasons")}
                 for layer in layers
@@ -65,6 +69,47 @@ def of_run(folder: Path) -> dict[str, Any]:
     return found
 
 
+def signal(run: Run, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What becomes of `delta_rms` on its way back through the hidden layers, and since when.
+
+    It vanishes or explodes where less than a hundredth of it, or more than a hundredfold, arrives.
+
+    Returns:
+        `becomes` "vanishes", "explodes" or "arrives"; `total` the factor from the last hidden layer to the
+        first at the last recorded step; `since` the recorded step from which on it has been so. None where
+        it is not known.
+    """
+    weighted = [i for i, layer in enumerate(layers) if layer.get("parameters") != 0]
+    _, *records = read_lines(run.folder / RECORDS) or [{}]
+    found: list[tuple[int, float]] = []
+    for line in records:
+        deltas = line.get(PROFILE) or []
+        hidden = [deltas[i] for i in weighted[:-1] if i < len(deltas)]
+        if len(hidden) > 1 and hidden[0] is not None and hidden[-1]:
+            found.append((line["step"], hidden[0] / hidden[-1]))
+    if not found:
+        return None
+    said = [_becomes(total) for _, total in found]
+    same = next((n for n, word in enumerate(reversed(said)) if word != said[-1]), len(said))
+    return {"becomes": said[-1], "total": found[-1][1], "since": found[len(said) - same][0]}
+
+
+def _becomes(total: float) -> str:
+    return "vanishes" if total < 1 / NOTABLE else "explodes" if total > NOTABLE else "arrives"
+
+
+def in_words(found: Mapping[str, Any] | None) -> str | None:
+    """The same as a sentence."""
+    if found is None:
+        return None
+    since = "from the start on" if not found["since"] else f"from step {found['since']} on"
+    times = "nothing" if not found["total"] else f"{compact(found['total'])} times as much"
+    arrives = f"{times} of the error arrives at the first hidden layer as stands at the last"
+    if found["becomes"] == "arrives":
+        return f"The signal neither vanishes nor explodes: {arrives}."
+    return f"The signal {found['becomes']} on its way back, {since}: {arrives}."
+
+
 def _was_typed(run: Run, summary: Mapping[str, Any]) -> bool:
     """Whether dlexp itself made the run; the loop of a script of one's own has no words."""
     return bool(summary.get("overrides")) or "config" in summary or (run.folder / OVERRIDES).is_file()
@@ -72,9 +117,8 @@ def _was_typed(run: Run, summary: Mapping[str, Any]) -> bool:
 
 def theory(run: Run) -> dict[str, tuple[float, str]]:
     """Quantity -> the factor per layer that theory gives for its start, and how that is called."""
-    if not (run.folder / SUMMARY).exists():
-        return {}
-    return {name: (found.factor, found.label) for name, found in slopes(run.summary).items()}
+    summary = run.summary if (run.folder / SUMMARY).exists() else so_far(run)
+    return {name: (found.factor, found.label) for name, found in slopes(summary).items()}
 
 
 def of_sweep(sweep: Sweep) -> dict[str, Any]:
@@ -142,6 +186,17 @@ def clean(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
+def _yaml(path: Path) -> dict[str, Any]:
+    """What a YAML file holds; {} if it is not there or is not whole."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def so_far(run: Run) -> dict[str, Any]:
     """As much of a summary as the records of an unfinished run tell."""
     header, *records = read_lines(run.folder / RECORDS) or [{"layers": [], "quantities": []}]
@@ -152,8 +207,13 @@ def so_far(run: Run) -> dict[str, Any]:
     def of(line: Mapping[str, Any], i: int) -> dict[str, Any] | None:
         return {name: line[name][i] for name in header["quantities"]} if line else None
 
+    config, hydra = (_yaml(run.folder / CONFIG / f"{name}.yaml") for name in ("config", "hydra"))
+    chosen = ((hydra.get("hydra") or {}).get("runtime") or {}).get("choices") or {}
     return {
         "status": UNFINISHED,
+        "config": config or None,
+        "seed": config.get("seed"),
+        "choices": {key: word for key, word in chosen.items() if not key.startswith("hydra/")} or None,
         "steps": last.get("step", -1) + 1,
         "metrics": numbers,
         "diverged": None,

@@ -49,9 +49,11 @@ def fixed(sweep: Sweep) -> str:
     """What all runs have in common: network and data, and the words that were typed."""
     jobs = [job for job in sweep.jobs if "choices" in job.summary]
     common = [
-        f"{key}={text}" for key, text in (jobs[0].words if jobs else {}).items() if _said(key, text, jobs)
+        f"{key}={text}"
+        for key, text in (jobs[0].words if jobs else {}).items()
+        if key not in sweep.swept and _said(key, text, jobs)
     ]
-    for group in ("data", "model"):
+    for group in [group for group in ("data", "model") if group not in sweep.swept]:
         named = (
             {job.asked(group) for job in jobs} if not any(x.startswith(f"{group}=") for x in common) else ()
         )

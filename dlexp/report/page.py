@@ -17,7 +17,7 @@ import dlexp
 from dlexp.better import lower_is_better
 from dlexp.folder import CONFIG, PAGE, write_whole
 from dlexp.report.arms import with_spread
-from dlexp.report.facts import splits, theory
+from dlexp.report.facts import in_words, splits, theory
 from dlexp.report.jobs import UNFINISHED, short
 from dlexp.report.load import Run
 from dlexp.report.numbers import compact, duration, percent
@@ -85,6 +85,7 @@ def write_run(facts: Mapping[str, Any], run: Run) -> Path:
         shown=SHOWN,
         bars=_bars([(layer["last"] or {}).get(PROFILE) for layer in facts["layers"]]),
         total=_total(facts),
+        story=in_words(facts["signal"]),
         lead=_lead(facts),
         title=facts["command"] or f"{facts['network'] or run.folder.name} in a loop of your own",
         splits=splits(facts["metrics"]),
@@ -92,7 +93,7 @@ def write_run(facts: Mapping[str, Any], run: Run) -> Path:
         errors=sorted(facts["errors"] or [], key=lambda row: -(row.get("errors") or 0)),
         folder_quoted=shlex.quote(facts["folder"]),
         look=f"tensorboard --logdir {shlex.quote(facts['folder'])}",
-        notebook=f'dlexp.load("{facts["folder"]}")',
+        notebook=f"dlexp.load({facts['folder']!r})",
     )
 
 

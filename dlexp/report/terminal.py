@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -203,10 +203,17 @@ def layer_table(summary: Mapping[str, Any], *, wide: bool, shown: Sequence[str] 
         cells = []
         for name in shown:
             write = percent if name.endswith("_fraction") else compact
-            first, last = write(layer["first"][name]), write(layer["last"][name])
+            first, last = (_cell(layer, end, name, write) for end in ("first", "last"))
             cells.append(f"{first:>7}{last:>8}" if wide else f"{first}\n{last}")
         table.add_row(layer["name"], *cells, Text(bar, "cyan"))
     return table
+
+
+def _cell(layer: Mapping[str, Any], end: str, name: str, write: Callable[[float | None], str]) -> str:
+    """A number; nan or inf where that is why there is none."""
+    x = layer[end][name]
+    why = ((layer.get("reasons") or {}).get(end) or {}).get(name) if x is None else None
+    return str(why) if why in ("nan", "inf", "-inf") else write(x)
 
 
 def _stopped(summary: Mapping[str, Any]) -> Iterator[str]:

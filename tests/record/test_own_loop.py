@@ -815,3 +815,18 @@ def test_the_examples_of_the_readme_run(
     assert sorted(set(run.records["step"])) == steps and len(run.layers) == layers
     measured = run.records[["grad_norm", "delta_rms", "activation_rms", "update_ratio"]].dropna()
     assert len(measured) >= len(steps) * 2 and (measured > 0).all().all()
+
+
+def test_without_with_nothing_is_recorded_and_that_is_said(tmp_path: Path) -> None:
+    recorder = dlexp.watch(nn.Linear(2, 1), tmp_path / "mine")
+    for call in (lambda: recorder.step(0.5), lambda: recorder.scalars(0, {"loss/test": 0.5})):
+        with pytest.raises(UserError, match=r"^watch: nothing is recorded yet; allowed: with watch"):
+            call()
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_model_of_torch_jit_is_refused() -> None:
+    traced = torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2))
+    with pytest.raises(UserError, match=r"^watch: a model of torch.jit runs no hooks"):
+        dlexp.watch(traced, "mine")

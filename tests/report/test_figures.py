@@ -199,7 +199,7 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
     assert len(draw(Sweep(tmp_path))) == 1
     figure = picture(Sweep(tmp_path), "model.depth")
     assert "no delta_rms on record" in texts(figure.axes[1])
-    assert "1 of 2 runs not finished yet" in figure.texts[-1].get_text()
+    assert "1 of 2 runs have not ended" in figure.texts[-1].get_text()
 
 
 def test_names_of_files_are_safe(tmp_path: Path) -> None:
