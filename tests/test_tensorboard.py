@@ -52,7 +52,7 @@ def address(logdir: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["--logdir", str(logdir), "--port", str(port), "--host", "127.0.0.1", "--load_fast", "false"]
+    words = ["--logdir", str(logdir), "--port", str(port), "--host", "127.0.0.1"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen([sys.executable, "-m", "tensorboard.main", *words], **quiet)  # type: ignore[call-overload]
     address = f"http://127.0.0.1:{port}"

@@ -25,7 +25,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         own = ["record.images=true", f"hydra.sweep.dir={folder}/sweep"]
         subprocess.run([sys.executable, "-m", "dlexp", "-m", *WORDS, *own], check=True)
-        words = ["--logdir", f"{folder}/sweep", "--port", ADDRESS.rpartition(":")[2], "--load_fast", "false"]
+        words = ["--logdir", f"{folder}/sweep", "--port", ADDRESS.rpartition(":")[2]]
         server = subprocess.Popen([sys.executable, "-m", "tensorboard.main", *words])
         try:
             while not answers():

@@ -1,6 +1,7 @@
 """How numbers of a layer are spread: counts in bins of equal width, computed where the numbers are.
 
-Off by default: sorting every number of a step into bins costs some twenty times what all else costs.
+Off by default: sorting every number of a step into bins takes as long as all else that is recorded, and makes
+the event file eight times as large.
 """
 
 from __future__ import annotations
