@@ -358,6 +358,7 @@ def test_ctrl_c_ends_a_sweep_that_can_go_on(tmp_path: Path) -> None:
 
 PLUGINS = {
     "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
     "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
     "ray": "hydra_plugins.hydra_ray_launcher",
 }
