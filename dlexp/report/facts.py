@@ -21,6 +21,7 @@ from dlexp.report.sweep import Arm, Sweep
 from dlexp.theory import slopes
 from dlexp.words import split_words
 
+SHOWN_OF_LAYERS = ("name", "kind", "parameters", "is_cell", "first", "last", "reasons")
 NOTABLE = 100.0  # fold: what a network of a few layers does not do by chance
 NOT_FIT = ("failed", "diverged")  # what runs did whose reason is told
 
@@ -51,10 +52,7 @@ def of_run(folder: Path) -> dict[str, Any]:
             "recorded": summary.get("recorded") or {"first": None, "last": None},
             "delta_factor": {end: factor(profile(layers, end)) for end in ("first", "last")},
             "signal": signal(run, layers),
-            "layers": [
-                {name: layer.get(name) for name in ("name", "kind", "parameters", "first", "last", "reasons")}
-                for layer in layers
-            ],
+            "layers": [{name: layer.get(name) for name in SHOWN_OF_LAYERS} for layer in layers],
             "errors": summary.get("errors"),
             "confusion": summary.get("confusion"),
             "classes": (summary.get("facts") or {}).get("classes"),

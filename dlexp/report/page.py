@@ -239,7 +239,10 @@ def _pictures_of_run(facts: Mapping[str, Any], run: Run) -> Iterator[Picture]:
             plots.learning_curves(metrics, records),
         )
     yield from _confusion(facts)
+    # The runs of any other layer, of micro-batches say, are no time.
+    cells = [layer["name"] for layer in facts["layers"] if layer["is_cell"] in (True, None)]
     table = run.over_time
+    table = table[table["layer"].isin(cells)]
     if PROFILE in table and table[PROFILE].notna().any():
         yield Picture(
             "time",

@@ -12,7 +12,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from sweeps import declare, failed, job, layers, scores, unfinished
+from torch import nn
 
 import dlexp
 from dlexp.report.command import command
@@ -331,3 +333,16 @@ def test_no_other_colours() -> None:
         }
         assert re.fullmatch(allowed[name], said), (name, said)
     assert contrast("#1b1f24", "#ffffff") > 4.5  # of the card that pictures stand on
+
+
+def test_micro_batches_are_no_time(tmp_path: Path) -> None:
+    """Layers that run twice in a step because gradients are accumulated; nothing there reaches into a past."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    with dlexp.watch(model, tmp_path / "mine", every=1) as recorder:
+        for _ in range(2):
+            loss = model(torch.ones(2, 3)).mean()
+            loss.backward()
+        recorder.step(loss)
+    assert len(dlexp.load(recorder.folder).over_time) == 4
+    command([str(recorder.folder)])
+    assert "reach the past" not in (recorder.folder / "report.html").read_text()
