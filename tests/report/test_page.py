@@ -339,10 +339,10 @@ def test_micro_batches_are_no_time(tmp_path: Path) -> None:
     """Layers that run twice in a step because gradients are accumulated; nothing there reaches into a past."""
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
     with dlexp.watch(model, tmp_path / "mine", every=1) as recorder:
-        for _ in range(2):
-            loss = model(torch.ones(2, 3)).mean()
+        losses = [model(torch.ones(2, 3)).mean() for _ in range(2)]
+        for loss in losses:
             loss.backward()
-        recorder.step(loss)
+        recorder.step(losses[0])
     assert len(dlexp.load(recorder.folder).over_time) == 4
     command([str(recorder.folder)])
     assert "reach the past" not in (recorder.folder / "report.html").read_text()
