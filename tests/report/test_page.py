@@ -336,7 +336,7 @@ def test_no_other_colours() -> None:
 
 
 def test_micro_batches_are_no_time(tmp_path: Path) -> None:
-    """Layers that run twice in a step because gradients are accumulated; nothing there reaches into a past."""
+    """Layers that run twice in a step as gradients are accumulated: nothing reaches into a past."""
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
     with dlexp.watch(model, tmp_path / "mine", every=1) as recorder:
         losses = [model(torch.ones(2, 3)).mean() for _ in range(2)]
