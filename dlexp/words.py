@@ -9,10 +9,14 @@ from collections.abc import Sequence
 LONGEST_NAME = 150  # of a job's folder; file systems end at 255
 
 
+def key_of(word: str) -> str:
+    """What a word is about: `model.depth` of `model.depth=2`, `+model.depth=2` and `~model.depth`."""
+    return word.lstrip("+~").partition("=")[0]
+
+
 def split_words(words: Sequence[str]) -> dict[str, str]:
     """Key -> value of words as they are typed: `model.depth=2`, `+model.hidden=30`, `~clip`."""
-    pairs = (word.lstrip("+~").partition("=") for word in words)
-    return {key: unquoted(text) for key, _, text in pairs}
+    return {key_of(word): unquoted(word.partition("=")[2]) for word in words}
 
 
 def quoted(text: str) -> str:

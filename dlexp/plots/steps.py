@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 TRAIN = "#8A8A8A"
 SPLITS = {"train_dev": style.PURPLE, "validation": style.BLUE, "test": style.VERMILLION}
-DECADES = 50.0  # from the smallest to the largest loss: from here on its axis is logarithmic
 MOST_PANELS = 4  # of recurrent layers
 
 
@@ -112,7 +111,7 @@ def _curve_panel(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
             "D" if single else "o-",
             **(look | {"ms": 7 if single else look["ms"]}),
         )
-    if log and known and min(known) > 0 and max(known) / min(known) > DECADES:
+    if log and known and min(known) > 0 and max(known) / min(known) > style.WIDE:
         axes.set_yscale("log")
     last = max((max(curve.steps) for curve in curves if curve.steps), default=1)
     axes.set_xlim(-0.02 * max(last, 1), 1.02 * max(last, 1))

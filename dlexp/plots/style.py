@@ -29,6 +29,7 @@ SETTINGS: dict[Any, Any] = {
 }
 LEAST = 2.0  # decades from the foot to the top of a panel, at least: a flat profile looks flat
 FOOT, TOP = 0.02, 0.985  # of a panel's height: where a line on a log scale has a 0, and what is not finite
+WIDE = 50.0  # from the smallest to the largest number: from here on an axis is logarithmic
 MANY_DECADES = 1e4  # from here on nobody reads minor ticks, and they take long to draw
 
 P = ParamSpec("P")

@@ -32,7 +32,6 @@ LEAST_GAP = 0.08  # of the axis, between two values that are written there
 MOST_PANELS = 4  # side by side
 MOST_LINES = 16  # in a panel
 MOST_LABELS = 8  # of lines, or of places on an axis
-DECADES = 50.0  # from the smallest to the largest value: from here on an axis is logarithmic
 LEAST = 100.0  # from the foot to the top of a log scale: a profile that is nearly flat looks flat
 LAYERS = "layer with weights (1 next to the inputs)"
 SIGNAL = f"{QUANTITY} (log scale)"
@@ -67,7 +66,7 @@ class Values:
             numbers, typed = zip(*sorted(zip(numbers, typed, strict=True)), strict=True)  # type: ignore[assignment,type-var]
         self.typed = list(typed)
         positive = [x for x in numbers if x > 0]
-        wide = self.numeric and len(positive) > 1 and max(positive) / min(positive) >= DECADES
+        wide = self.numeric and len(positive) > 1 and max(positive) / min(positive) >= style.WIDE
         self.log = wide and len(positive) == len(typed)
         self.even = not self.numeric or (wide and not self.log)  # 0, 0.001, 0.1 have no common axis
         self.places: list[float] = list(range(len(typed))) if self.even else list(numbers)
@@ -299,7 +298,7 @@ def _metric_panel(axes: Axes, values: Values, runs: Sequence[Own], name: str) ->
     better = "lower" if lower_is_better(name) else "higher"
     axes.set_ylabel(f"{name} on validation ({better} is better)")
     found = [y for _, y in means]
-    if lower_is_better(name) and found and min(found) > 0 and max(found) / min(found) > DECADES:
+    if lower_is_better(name) and found and min(found) > 0 and max(found) / min(found) > style.WIDE:
         axes.set_yscale("log")
 
 

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, OverrideParseException
 
 from dlexp.compose import FREE, explain
 from dlexp.errors import UserError
-from dlexp.words import folder_name, unquoted
+from dlexp.words import folder_name, key_of, split_words, unquoted
 
 LONGEST_LIST = 80  # characters of the values of a key
 
@@ -75,11 +75,6 @@ def listed(values: Sequence[str]) -> str:
     return text if len(text) <= LONGEST_LIST else f"{values[0]},...,{values[-1]} ({len(values)} values)"
 
 
-def key_of(word: str) -> str:
-    """What a word is about."""
-    return word.lstrip("+~").partition("=")[0]
-
-
 def same(one: str, other: str) -> bool:
     """Do two values as typed mean the same, 0.1 and 1e-1 say?"""
     one, other = unquoted(one), unquoted(other)
@@ -95,13 +90,9 @@ def job_name(words: Sequence[str], plan: Mapping[str, Any], number: int) -> str:
     A key that was added to a sweep later on names only the jobs that came with it.
     """
     by_key = {key_of(word): word for word in words}
-    late = plan.get("late") or {}
-    shown = [by_key[key] for key in plan["swept"] if key in by_key]
-    return folder_name([word for word in shown if late.get(key_of(word)) != _value(word)]) or str(number)
-
-
-def _value(word: str) -> str:
-    return unquoted(word.partition("=")[2])
+    values, late = split_words(words), plan.get("late") or {}
+    shown = [key for key in plan["swept"] if key in by_key and late.get(key) != values[key]]
+    return folder_name([by_key[key] for key in shown]) or str(number)
 
 
 def _is_free(word: str) -> bool:

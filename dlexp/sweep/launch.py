@@ -24,10 +24,10 @@ from dlexp import folder as folders
 from dlexp.compose import Composer, apart
 from dlexp.errors import UserError
 from dlexp.folder import PLAN
-from dlexp.sweep.command import Command, job_name, key_of, parse, same
+from dlexp.sweep.command import Command, job_name, parse, same
 from dlexp.sweep.job import write_failed
 from dlexp.sweep.study import NO_BEST_TRIAL, Search
-from dlexp.words import quoted, unquoted
+from dlexp.words import key_of, quoted, split_words, unquoted
 
 PERIOD = 0.5  # seconds between two looks at jobs that still go on
 LONGEST_WAIT = 30.0  # seconds, for jobs that were asked to end
@@ -175,9 +175,9 @@ class Sweep:
         return {"swept": swept, "late": late, "order": {key: values.get(key, ()) for key in swept}}
 
     def _so_far(self, key: str, config: DictConfig) -> str:
-        typed = {key_of(word): word.partition("=")[2] for word in self._before.get("words") or ()}
+        typed = split_words(self._before.get("words") or ())
         if key in typed:
-            return str(typed[key])
+            return typed[key]
         found = config.hydra.runtime.choices.get(key)
         return str(OmegaConf.select(config, key) if found is None else found)
 
