@@ -67,9 +67,9 @@ def signature(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.6, 4.6))
+    figure = Figure(figsize=(13.6, 4.6))
     panels = figure.subplots(1, 3)
-    style.inches(figure, left=0.65, right=0.95, top=1.0, bottom=1.1, across=1.3, columns=3)
+    style.inches(figure, left=0.65, right=1.2, top=1.0, bottom=1.1, across=1.65, columns=3)
     columns(records, ["step", "layer"])
     steps = [int(x) for x in records["step"].unique()]
     if not steps:
