@@ -14,7 +14,7 @@ Importing the package loads neither torch nor pandas: both come in when they are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def watch(
     *,
     steps: int | None = None,
     tensorboard: bool = True,
+    hyperparameters: Mapping[str, bool | int | float | str] | None = None,
 ) -> OwnLoop:
     """Record every layer of `model` while a loop of your own trains it.
 
@@ -106,11 +107,20 @@ def watch(
         every: steps 0, n, 2n, ...; "auto" for the schedule of dlexp's own runs, which needs `steps`; or a
             function that says of each step number whether it is to be recorded.
         steps: how long the loop is; the last step then belongs to every schedule but a function.
-        tensorboard: write an event file, too.
+        tensorboard: write an event file, too. Once the loop has ended, pictures join it as long as they
+            take less than half of the time of training.
+        hyperparameters: what TensorBoard's HParams tab shows beside the last of `recorder.scalars`.
 
     Raises:
         dlexp.errors.UserError: a value or the model cannot be used; the text says what is allowed.
     """
+    from dlexp.pictures import draw
     from dlexp.record.own_loop import OwnLoop
 
-    return OwnLoop(model, folder, every, steps=steps, tensorboard=tensorboard)
+    return OwnLoop(
+        *(model, folder, every),
+        steps=steps,
+        tensorboard=tensorboard,
+        hyperparameters=hyperparameters,
+        draw=draw,
+    )

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from dlexp.record.look import Look
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import schedule
-from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, finite, how_to_read
+from dlexp.record.sinks import MetricLines, RecordLines, Sink, finite
 from dlexp.record.summary import first_bad_layer, first_bad_weights, layer_entries
+from dlexp.record.tensorboard import TensorBoard, how_to_read
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
 from dlexp.resume import Keeper, take_up
@@ -43,7 +45,6 @@ from dlexp.train.step import Batch, undisturbed
 from dlexp.train.stopping import Stop, stoppable
 
 DECIDED = ("classification", "binary", "multi_label", "sequence_labelling", "language_modelling")
-SPARE = 0.5  # of the time of training, after which no more pictures are begun
 MOST_CLASSES = 50  # of a table of classes by classes
 LOOKED_AT = (64, 512)  # training samples at the least and at the most, in between as many as in a batch
 
@@ -88,14 +89,12 @@ def _run(request: Request, terminal: Terminal, earlier: Path | None) -> Run:
         with torch.autograd.set_detect_anomaly(config.anomaly):
             if earlier:
                 keeper = Keeper(earlier, request, terminal, take_up(earlier, request, terminal))
-                _train(request, parts, device, threads, terminal, earlier, keeper)
-                _draw(parts, earlier, terminal)
+                _record(request, parts, device, threads, terminal, earlier, keeper)
                 return Run(earlier)
             folder = _new_folder(request)
             with folders.locked(folder):
                 keeper = Keeper(folder, request, terminal, None)
-                _train(request, parts, device, threads, terminal, folder, keeper)
-                _draw(parts, folder, terminal)
+                _record(request, parts, device, threads, terminal, folder, keeper)
             return Run(folder)
 
 
@@ -117,6 +116,24 @@ def _new_folder(request: Request) -> Path:
     return folders.create(request.config.outputs, str(request.config.name), datetime.now().astimezone())
 
 
+def _record(
+    request: Request,
+    parts: Parts,
+    device: torch.device,
+    threads: int,
+    terminal: Terminal,
+    folder: Path,
+    keeper: Keeper,
+) -> None:
+    """Train, then draw; who interrupts a run does not wait for pictures."""
+    try:
+        _train(request, parts, device, threads, terminal, folder, keeper)
+    except Exception:
+        _draw(parts, folder, terminal)
+        raise
+    _draw(parts, folder, terminal)
+
+
 def _train(
     request: Request,
     parts: Parts,
@@ -131,6 +148,7 @@ def _train(
     logdir = request.folder or Path(config.outputs)
     summary = describe.summary(parts, str(device), threads, keeper.started)
     sinks: list[Sink] = [terminal]
+    board = None
     due = schedule(config.record.every, parts.steps)
     recorder = Recorder(parts.model, due, sinks, parts.order, spread=config.record.histograms)
     records = config.record.every != "never" and parts.optimizer is not None
@@ -151,8 +169,6 @@ def _train(
             if config.train.keep_weights:
                 weights = parts.model.state_dict()
                 folders.write_whole(folder / folders.WEIGHTS, lambda draft: torch.save(weights, draft))
-            if board:
-                board.hyperparameters(describe.hyperparameters(parts), describe.headlines(parts))
         except KeyboardInterrupt:
             summary["status"] = "interrupted"
             raise
@@ -163,6 +179,10 @@ def _train(
         finally:
             try:
                 recorder.close()
+                if board:
+                    ended = summary["status"] in ("finished", "stopped_early")
+                    values, metrics = describe.hyperparameters(parts), describe.headlines(parts)
+                    board.hyperparameters(values, metrics, success=ended)
                 for sink in sinks:
                     sink.close()
             finally:  # a full disk, say, must not cost the summary as well
@@ -356,33 +376,29 @@ def _look_back(parts: Parts, evaluation: Evaluation, look: Look | None, summary:
 
 
 def _draw(parts: Parts, folder: Path, terminal: Terminal) -> None:
-    """Pictures for TensorBoard, once all else is told and kept.
-
-    Where nobody waits for them, in the jobs of a sweep say, none is begun once half the time of training
-    is used up.
-    """
+    """Pictures for TensorBoard, once all else is told and kept."""
     images = parts.request.config.record.images
-    files = list(folder.glob(f"{folders.EVENTS}*"))
-    if not images or not files:
+    if not images:
         return
-    summary = folders.read_json(folder / folders.SUMMARY)
-    spare = None
-    if images == "auto" and terminal.console.quiet:
-        rate = summary["timing"]["samples_per_second"]
-        spare = SPARE * summary["steps"] * parts.batch_size / rate if rate else 0.0
-        if spare < pictures.SECONDS:
-            return
     try:
-        data, wrong = parts.data, []
-        if data.task == "classification" and summary["status"] != "diverged":
-            found = most_wrong(parts.model, data.test.inputs, data.test.targets, pictures.MOST_WRONG)
-            inputs = data.test.inputs[[one.sample for one in found]].cpu().numpy()
-            wrong = pictures.wrong(inputs, found, summary)
-        board = TensorBoard(folder, [], [], (files[0].name, files[0].stat().st_size))
-        pictures.draw(board, folder, summary, wrong, spare)
-        board.close()
+        trained = None
+        if images == "auto" and terminal.console.quiet:  # in the jobs of a sweep nobody waits for them
+            summary = folders.read_json(folder / folders.SUMMARY)
+            rate = summary["timing"]["samples_per_second"]
+            trained = summary["steps"] * parts.batch_size / rate if rate else 0.0
+        pictures.draw(folder, partial(_most_wrong, parts), trained=trained)
     except Exception as error:  # the run is whole without them
         terminal.remark(f"pictures    cannot be drawn: {type(error).__name__}: {error}")
+
+
+def _most_wrong(parts: Parts, summary: Mapping[str, Any]) -> list[pictures.Wrong]:
+    data = parts.data
+    shown = data.task == "classification" and pictures.are_pictures(data.input_shape)
+    if not shown or summary["status"] not in folders.ENDED or summary["status"] == "diverged":
+        return []
+    found = most_wrong(parts.model, data.test.inputs, data.test.targets, pictures.MOST_WRONG)
+    inputs = data.test.inputs[[one.sample for one in found]].cpu().numpy()
+    return pictures.as_pictures(inputs, found, summary)
 
 
 def _finite(scalars: Mapping[str, float]) -> dict[str, float | None]:

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 import dlexp
 from dlexp import pictures
@@ -88,7 +89,7 @@ def test_where_nobody_waits_pictures_take_a_fifth_of_the_time(
     waited = dlexp.run(few)
     assert sorted(images(waited.folder, "layers/signature")) == [0, 1]
     monkeypatch.undo()
-    monkeypatch.setattr("dlexp.runner.SPARE", 1e6)
+    monkeypatch.setattr("dlexp.pictures.SPARE", 1e6)
     longer = ["train.max_steps=20", *few[1:]]
     assert len(images(dlexp.run(longer, quiet=True).folder, "layers/signature")) == 3
     off = dlexp.run([*few, "record.images=false"])
@@ -108,6 +109,30 @@ def test_a_diverged_run_has_pictures(tmp_path: Path) -> None:
     result = dlexp.run(words, quiet=True)
     assert result.summary["status"] == "diverged"
     assert len(images(result.folder, "layers/signature")) >= 2
+    assert status_in_hparams(result.folder) == api_pb2.STATUS_FAILURE
+
+
+def status_in_hparams(folder: Path) -> int:
+    content = events(folder).summary_metadata["_hparams_/session_end_info"].plugin_data.content
+    return int(plugin_data_pb2.HParamsPluginData.FromString(content).session_end_info.status)
+
+
+def test_a_run_that_fails_has_pictures_of_what_was_recorded(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not of mistakes of a network that is half trained; HParams show that it failed."""
+
+    def broken(*_: object) -> None:
+        raise ValueError("the disk")
+
+    monkeypatch.setattr("dlexp.runner._look_back", broken)
+    with pytest.raises(ValueError, match="the disk"):
+        dlexp.run([*DRAWN, f"outputs={tmp_path}"], quiet=True)
+    (folder,) = tmp_path.glob("*/*")
+    assert sorted(images(folder, "layers/signature")) == [0, 5, 11]
+    assert events(folder).Tags()["images"] == ["layers/signature"]
+    assert status_in_hparams(folder) == api_pb2.STATUS_FAILURE
+    assert status_in_hparams(run.folder) == api_pb2.STATUS_SUCCESS
 
 
 def test_a_network_that_cannot_be_traced_trains_without_a_graph(

@@ -29,8 +29,9 @@ from dlexp.record.layers import Listener
 from dlexp.record.probes import NO_GRADIENT, NOT_RUN, QUANTITIES
 from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import Schedule, schedule
-from dlexp.record.sinks import MetricLines, RecordLines, Sink, TensorBoard, finite, how_to_read
+from dlexp.record.sinks import MetricLines, RecordLines, Sink, finite
 from dlexp.record.summary import first_bad_layer, layer_entries, versions
+from dlexp.record.tensorboard import TensorBoard, how_to_read
 
 HELD = (folders.RECORDS, folders.METRICS, folders.SUMMARY, folders.PLAN)
 TAKEN = ("step", "layer", "reasons", "over_time", *QUANTITIES)  # other things in a record have these names
@@ -45,6 +46,14 @@ NO_BACKWARD = (
 SHARDED = (
     "watch: the parameters of {} are spread over processes; allowed: a whole model in each process, as in"
     " DistributedDataParallel"
+)
+BEHIND_UPDATE = (
+    "watch: the weights changed between forward and recorder.step(loss); allowed: recorder.step(loss) behind"
+    " loss.backward(), before optimizer.step()"
+)
+NO_UPDATE = (
+    "watch: no update between two calls of recorder.step: the numbers of steps are not those of updates;"
+    " allowed: once an update, with accumulated gradients behind the last micro-batch"
 )
 NOT_LOOKED_AT = "not looked at in a loop of one's own"
 NO_LAYERS = {"quantities": [], "looks": [], "recorded": {"first": None, "last": None}, "layers": []}
@@ -64,12 +73,19 @@ class OwnLoop:
         *,
         steps: int | None = None,
         tensorboard: bool = True,
+        hyperparameters: Mapping[str, Any] | None = None,
+        draw: Callable[..., None] | None = None,
     ) -> None:
-        """See `dlexp.watch`; nothing is made or changed before the `with`."""
+        """See `dlexp.watch`; nothing is made or changed before the `with`.
+
+        Args:
+            draw: makes the pictures of a run that has ended, of its folder and `trained`, in seconds.
+        """
         _refuse(model)
         self._model = _unwrapped(model)
         self._due: Schedule = lru_cache(maxsize=4)(_schedule(every, steps))  # each step is asked about once
         self._base, self._tensorboard = Path(folder).expanduser(), tensorboard
+        self._hyperparameters, self._draw = dict(hyperparameters or {}), draw
         for name in HELD:
             if (self._base / name).exists():
                 raise UserError(f"watch: {folder}: holds a run or a sweep already ({name}); allowed: another")
@@ -83,6 +99,11 @@ class OwnLoop:
             raise UserError(
                 f"watch: {type(self._model).__name__} has no layer: no module with a weight matrix"
             )
+        self._trained = [p for p in self._model.parameters() if p.requires_grad]
+        self._at_forward: int | None = None  # how often these had been changed by then
+        self._at_step: int | None = None
+        self._may_skip = False  # a scaler leaves an update out whose gradients are not finite
+        self._board: TensorBoard | None = None
         self._sinks: list[Sink] = []
         self._recorder: Recorder | None = None  # there is one from the first step on that is due
         # Numbers of the last step told, from then until its update is measured.
@@ -106,6 +127,7 @@ class OwnLoop:
         self._due(0)  # a schedule that cannot be asked makes no folder
         # How we wait is no trouble to torch.compile, but each step that is due would be told that it may be.
         warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks")
+        self._whole_run.callback(_take_away, warnings.filters[0])
         if _is_first_process():
             self.folder = folders.create(str(self._base.parent), self._base.name, self._started)
             self._whole_run.enter_context(folders.locked(self.folder))
@@ -130,7 +152,7 @@ class OwnLoop:
             return
         if self._recorder:
             self._recorder.due(self.steps)  # writes what has waited long enough
-            self._settle()
+            self._settle(goes_on=True)
         if self._listens:
             self._measure(self._recorder or self._begin(), {"loss": loss, **numbers}, scaler)
             self._rest()
@@ -161,6 +183,7 @@ class OwnLoop:
     ) -> None:
         """Leave the model as it was, and write the summary, whatever happened."""
         if not self._records:
+            self._whole_run.close()
             return
         self._records = False
         status = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "interrupted"
@@ -170,7 +193,7 @@ class OwnLoop:
                 self._rest()
                 if self._recorder is None:
                     self._begin()
-                self._settle()
+                self._settle(goes_on=False)
             except Exception as problem:  # a full disk or a lost device must not cost the summary as well
                 if kind is None:
                     status, told = "failed", " ".join(f"{type(problem).__name__}: {problem}".split())
@@ -194,6 +217,8 @@ class OwnLoop:
     def _on_any_module(self, module: nn.Module, args: object) -> None:
         if module not in self._parts:
             return
+        if self._at_forward is None:
+            self._at_forward = self._changes()
         if self._recorder is None:
             self._order.setdefault(module)
             if not self._listener.attached and torch.is_grad_enabled():
@@ -212,7 +237,7 @@ class OwnLoop:
         self._listener.detach()
         if self._recorder:
             self._recorder.rest()
-        self._listens = False
+        self._listens, self._at_forward = False, None
 
     def _begin(self) -> Recorder:
         """Number the layers in the order in which they have just run, and open the files."""
@@ -229,7 +254,7 @@ class OwnLoop:
         self._sinks.append(RecordLines(self.folder / folders.RECORDS, names, QUANTITIES))
         self._sinks.append(MetricLines(self.folder / folders.METRICS))
         if self._tensorboard:
-            board = TensorBoard(self.folder, names, QUANTITIES)
+            self._board = board = TensorBoard(self.folder, names, QUANTITIES)
             self._sinks.append(board)
             board.text("network", f"```\n{self._model}\n```\n")
             board.text("how_to_read", how_to_read())
@@ -246,26 +271,43 @@ class OwnLoop:
             if all(why == NO_GRADIENT for why in recorder.missing("grad_norm")):
                 raise UserError(NO_BACKWARD)
             self._saw_something = True
-        self._measured = numbers
+        self._measured, self._at_step, self._may_skip = numbers, self._changes(), scaler is not None
+        if self._at_forward is not None and self._at_forward != self._at_step:
+            raise UserError(BEHIND_UPDATE)
 
-    def _settle(self) -> None:
+    def _settle(self, *, goes_on: bool) -> None:
         """The step before, if it was recorded, has been updated by now."""
         if self._measured is None or self._recorder is None:
             return
         numbers, self._measured = self._measured, None
-        self._recorder.updated(stepped=True)
+        changed = self._changes() != self._at_step
+        self._recorder.updated(stepped=changed or not self._may_skip)
+        if goes_on and not changed and not self._may_skip and not self._recorder.changed():
+            warnings.warn(NO_UPDATE, stacklevel=3)
         self._recorder.log(self.steps - 1, numbers, {})
+
+    def _changes(self) -> int:
+        """How often the weights that are trained were changed in place; through `.data` it is not counted."""
+        return sum(p._version for p in self._trained)
 
     def _close(self, status: str, error: str | None) -> None:
         recorder = self._recorder
         try:
             if recorder:
                 recorder.close()
+            if self._board and self._hyperparameters:
+                ended = status == "finished" and not self.diverged
+                self._board.hyperparameters(self._hyperparameters, list(self._metrics), success=ended)
             for sink in self._sinks:
                 sink.close()
         finally:
             assert self.folder is not None
             folders.write_json(self.folder / folders.SUMMARY, self._summary(status, error))
+        if self._draw and self._board and status != "interrupted":
+            try:
+                self._draw(self.folder, trained=time.perf_counter() - self._begun)
+            except Exception as problem:  # the run is whole without them
+                warnings.warn(f"watch: no pictures: {type(problem).__name__}: {problem}", stacklevel=3)
 
     def _summary(self, status: str, error: str | None) -> dict[str, Any]:
         """As that of a run of dlexp's own, as far as it is known here."""
@@ -282,6 +324,7 @@ class OwnLoop:
             "metrics": self._metrics,
             "network": type(self._model).__name__,
             "script": sys.argv[0],  # whose loop it is
+            "hyperparameters": self._hyperparameters,
             "device": str(next(self._model.parameters()).device),
             "threads": torch.get_num_threads(),
             "versions": versions(),
@@ -312,6 +355,12 @@ def _schedule(every: int | str | Schedule, steps: int | None) -> Callable[[int],
     raise UserError(
         f"watch: every={every!r}: no schedule; allowed: a whole number from 1, auto, a function of the step"
     )
+
+
+def _take_away(entry: tuple[Any, ...]) -> None:
+    """A filter of warnings, unless somebody else did."""
+    if entry in warnings.filters:
+        warnings.filters.remove(entry)  # type: ignore[attr-defined]
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -66,7 +66,6 @@ class Recorder:
         self._probe = Probe(model, order, spread=spread, heard=heard)
         self._sinks = sinks
         self._measurement: Measurement | None = None
-        self._stepped = True
         self._pending: list[_Pending] = []
         self._deadline = math.inf
         # Away from the CPU bringing numbers over makes the host wait: only on steps that are due.
@@ -103,7 +102,11 @@ class Recorder:
         """After the update; with `stepped` False there was none."""
         assert self._measurement is not None
         self._probe.read_update(self._measurement, stepped=stepped)
-        self._stepped = stepped
+
+    def changed(self) -> bool:
+        """Did the update that has just been measured change any weight? The host waits for the answer."""
+        assert self._measurement is not None
+        return bool(self._measurement.numbers[-1].any())
 
     def log(self, step: int, numbers: Mapping[str, Tensor | float], scalars: Mapping[str, float]) -> None:
         """Keep what was measured.
@@ -121,7 +124,7 @@ class Recorder:
         layout, spread = self._measurement.layout, self._measurement.histograms
         self._pending.append(_Pending(step, layout, values, tuple(on_device), on_host, scalars, spread))
         self._measurement = None
-        goes_on = self._stepped and self._due(step + 1)
+        goes_on = self._due(step + 1)
         if not goes_on:
             self._probe.detach()
         waits = goes_on or self._may_flush_any_time

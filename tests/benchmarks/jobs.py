@@ -26,7 +26,7 @@ from hydra.types import RunMode
 
 from dlexp import compose, describe, folder, runner
 from dlexp.build import assemble
-from dlexp.record import sinks
+from dlexp.record import sinks, tensorboard
 from dlexp.record.look import Look
 from dlexp.record.recorder import Recorder
 from dlexp.report.terminal import Terminal
@@ -44,7 +44,10 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "assemble: rest": [(runner, "assemble")],
     "folder, config files": [(folder, "create"), (folder, "claim"), (runner, "_save_config")],
     "events, lines": [
-        *((sinks.TensorBoard, name) for name in ("__init__", "rows", "scalars", "text", "hyperparameters")),
+        *(
+            (tensorboard.TensorBoard, name)
+            for name in ("__init__", "rows", "scalars", "text", "hyperparameters")
+        ),
         *((kind, name) for kind in (sinks.RecordLines, sinks.MetricLines) for name in ("__init__", "rows")),
         (sinks.MetricLines, "scalars"),
         (Recorder, "flush"),

@@ -18,7 +18,8 @@ from dlexp.data.batches import batches
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import schedule
-from dlexp.record.sinks import MetricLines, RecordLines, TensorBoard
+from dlexp.record.sinks import MetricLines, RecordLines
+from dlexp.record.tensorboard import TensorBoard
 from dlexp.train.loop import fit
 
 STEPS = 8000

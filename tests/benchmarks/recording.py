@@ -28,7 +28,8 @@ from dlexp.data.dataset import Dataset, Split
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import schedule
-from dlexp.record.sinks import MetricLines, RecordLines, TensorBoard
+from dlexp.record.sinks import MetricLines, RecordLines
+from dlexp.record.tensorboard import TensorBoard
 from dlexp.train.loop import fit
 
 

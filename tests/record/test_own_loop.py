@@ -10,7 +10,9 @@ import pickle
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import pytest
 import torch
 from second_opinion import OptimizerFactory, adam, expected, random_batches, sgd
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 import dlexp
 from dlexp.build.mlp import mlp
 from dlexp.errors import UserError
+from dlexp.pictures import SECONDS, SPARE
 from dlexp.record.own_loop import OwnLoop
 from dlexp.record.probes import QUANTITIES
 from dlexp.record.recorder import LONGEST_PENDING, Recorder
@@ -203,7 +207,8 @@ def test_an_exception_leaves_no_hooks_and_a_whole_record(
     where: str, error: BaseException, tmp_path: Path
 ) -> None:
     """It passes through; the folder says what it was and has what was recorded up to there."""
-    model, steps = network(), sgd()(nn.Linear(1, 1).parameters())
+    model = network()
+    steps = sgd()(model.parameters())
 
     def raise_at(place: str) -> None:
         if place == where and recorder.steps >= 3:
@@ -471,14 +476,91 @@ def test_a_scaler_changes_no_number(tmp_path: Path) -> None:
     assert (run.folder / "records.jsonl").read_text() == (plain.folder / "records.jsonl").read_text()
 
 
-def test_an_update_that_a_scaler_leaves_out_is_an_update_of_nothing(tmp_path: Path) -> None:
-    """Gradients that are not finite are on record, and update_ratio is 0; the next step goes on."""
+def test_an_update_that_a_scaler_leaves_out_is_none(tmp_path: Path) -> None:
+    """Gradients that are not finite are on record, update_ratio says why it is missing; then it goes on."""
     run = watched(network(), tmp_path, 1, partial(scaled, spoiled=1))
     first = run.records[run.records["layer"] == "01_linear"]
-    assert first["update_ratio"].tolist()[1] == 0 and min(first["update_ratio"].tolist()[2:]) > 0
+    assert math.isnan(first["update_ratio"].tolist()[1]) and min(first["update_ratio"].tolist()[2:]) > 0
     line = json.loads((run.folder / "records.jsonl").read_text().splitlines()[2])
     assert line["grad_norm"][0] is None and line["reasons"]["grad_norm"][0] == "inf"
+    assert line["reasons"]["update_ratio"][0] == "no update was made"
     assert run.summary["status"] == "finished"
+
+
+def test_two_steps_in_one_update_are_told(tmp_path: Path) -> None:
+    """Once a micro-batch, say; and where an optimizer holds another model. It is recorded all the same."""
+    model, seen = network(), []
+    update = sgd()(model.parameters())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with dlexp.watch(model, tmp_path / "mine", 1) as recorder:
+            for n, (x, y) in enumerate(batches(4)):
+                (loss := cross_entropy(model(x), y)).backward()
+                recorder.step(loss)
+                seen.append(sum("no update between two calls" in str(one.message) for one in caught))
+                if n % 2:
+                    update.step()
+    assert seen == [0, 1, 1, 2]
+    assert "allowed: once an update" in str(caught[0].message)
+    ratios = dlexp.load(recorder.folder).records.groupby("step")["update_ratio"].max()
+    assert [bool(ratio) for ratio in ratios] == [False, True, False, True]
+
+
+def test_updates_by_hand_are_updates(tmp_path: Path) -> None:
+    """`p.data -=` is seen in the numbers, though PyTorch does not count it as a change."""
+    model = network()
+    with warnings.catch_warnings(), dlexp.watch(model, tmp_path / "mine", 1) as recorder:
+        warnings.simplefilter("error")
+        for x, y in batches(3):
+            model.zero_grad()
+            (loss := cross_entropy(model(x), y)).backward()
+            recorder.step(loss)
+            for p in model.parameters():
+                p.data -= 0.1 * p.grad
+    assert dlexp.load(recorder.folder).records["update_ratio"].min() > 0
+
+
+def test_behind_the_update_is_too_late(tmp_path: Path) -> None:
+    model = network()
+    update = sgd()(model.parameters())
+    wrong = pytest.raises(UserError, match=r"the weights changed between forward and recorder\.step\(loss\)")
+    with wrong, dlexp.watch(model, tmp_path / "mine", 1) as recorder:
+        for x, y in batches(2):
+            (loss := cross_entropy(model(x), y)).backward()
+            update.step()
+            recorder.step(loss)
+    assert hooks(model) == [] and dlexp.load(recorder.folder).summary["status"] == "failed"
+
+
+def test_no_filter_of_warnings_is_left_behind(tmp_path: Path) -> None:
+    before = [*warnings.filters]
+    watched(network(), tmp_path)
+    assert warnings.filters == before
+
+
+def test_tensorboard_shows_what_was_chosen_and_what_became_of_the_signal(tmp_path: Path) -> None:
+    """Pictures and HParams, as of a run of dlexp's own; a loop that fails has them as well."""
+    chosen = {"lr": 0.1, "optimizer": "sgd", "nesterov": False}
+    for error in (None, ValueError("stop")):
+        model = network()
+        with (
+            pytest.raises(ValueError, match="stop") if error else nullcontext(),
+            dlexp.watch(model, tmp_path / "mine", 1, hyperparameters=chosen) as recorder,
+        ):
+            train(model, recorder)
+            recorder.scalars(STEPS - 1, {"loss/validation": 0.5})
+            time.sleep(2.2 * SECONDS / SPARE)  # long enough that a picture does not matter
+            if error:
+                raise error
+        found = EventAccumulator(str(recorder.folder), size_guidance={"images": 0}).Reload()
+        assert found.Tags()["images"] == ["layers/signature"]
+        data = found.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        start = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info
+        assert {key: getattr(x, x.WhichOneof("kind")) for key, x in start.hparams.items()} == chosen
+        data = found.summary_metadata["_hparams_/session_end_info"].plugin_data.content
+        end = plugin_data_pb2.HParamsPluginData.FromString(data).session_end_info
+        assert end.status == (api_pb2.STATUS_FAILURE if error else api_pb2.STATUS_SUCCESS)
+        assert dlexp.load(recorder.folder).summary["hyperparameters"] == chosen
 
 
 class Compiler:
@@ -643,11 +725,13 @@ def test_a_model_may_be_one_layer(tmp_path: Path) -> None:
 def test_numbers_of_a_step_are_on_record(tmp_path: Path) -> None:
     """Tensors or plain ones; evaluations before the first step do no harm."""
     model = network()
+    update = sgd()(model.parameters())
     with dlexp.watch(model, tmp_path / "mine", 1) as recorder:
         recorder.scalars(0, {"loss/validation": math.nan})
         for x, y in batches(3):
             (loss := cross_entropy(model(x), y)).backward()
             recorder.step(loss, lr=0.5, right=(model(x).argmax(1) == y).sum(), ratio=torch.tensor([0.25]))
+            update.step()
     run = dlexp.load(recorder.folder)
     assert set(run.records["lr"]) == {0.5} and set(run.records["ratio"]) == {0.25}
     assert run.records["right"].max() >= 1 and run.summary["metrics"] == {"loss/validation": None}

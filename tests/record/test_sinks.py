@@ -16,7 +16,8 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 import dlexp
 from dlexp.record.probes import INDEX, QUANTITIES
-from dlexp.record.sinks import MetricLines, RecordLines, Row, TensorBoard
+from dlexp.record.sinks import MetricLines, RecordLines, Row
+from dlexp.record.tensorboard import TensorBoard
 from dlexp.report.load import Run
 
 LAYERS = ["01_linear", "02_linear", "03_linear"]
