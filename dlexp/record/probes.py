@@ -7,7 +7,7 @@ L layers, R of them in a group, Q quantities, S samples, U units.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -20,7 +20,7 @@ from dlexp import parameters
 from dlexp.record import histograms
 from dlexp.record.histograms import KINDS
 from dlexp.record.layers import FUSED, HALF, SEVERAL, Listener, Signal, wide
-from dlexp.record.sheet import SMALL, Sheet, count, safe_norms
+from dlexp.record.sheet import Rows, Sheet, count, safe_norms, safe_norms_of, steps_in, zeros_in
 
 QUANTITIES = (
     "grad_norm",  # ||dL/dW||, weight and bias of the layer together
@@ -94,14 +94,17 @@ class Layout:
         self.numbers += times
 
     def without_update(self) -> Layout:
-        """The layout of a step whose update, which would have been measured last, was not made."""
+        """The layout of a step whose update was not made: what stands in its place means nothing."""
         other = Layout(self.layers)
         ratio = INDEX["update_ratio"]
         other._parts = [part for part in self._parts if part[1] != ratio]
-        other._series = self._series
-        other.numbers = self.numbers - (len(self._parts) - len(other._parts))
+        other._series, other.numbers = self._series, self.numbers
         other.reasons = {(ratio, i): NO_UPDATE for i in range(self.layers)} | self.reasons
         return other
+
+    def places(self, quantity: str) -> list[int]:
+        """Which of the numbers are parts of it."""
+        return [place for place, q, _, _ in self._parts if q == INDEX[quantity]]
 
     def miss(self, quantity: str, layer: int, reason: str) -> None:
         """There is no such number of this layer, and why."""
@@ -143,14 +146,18 @@ class Measurement:
     """The raw numbers of one step, still on the device, and the layout that places them."""
 
     layout: Layout
-    numbers: list[Tensor] = field(default_factory=list)  # (n,) in all
+    plan: _Plan
+    step: int  # which one of the plan's
+    now: list[Tensor]  # what was measured at once, behind what is measured with that of other steps
+    numbers: Tensor | None = None  # (n,), once the plan has measured
     histograms: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # (kind, layer) -> its numbers
 
 
 class Probe:
     """Measures the layers of `model` on the steps it is told to, and leaves no trace on others.
 
-    Call `attach` before the forward pass, `read` after backward, `read_update` after the update.
+    Call `attach` before the forward pass, `read` after backward, `read_update` after the update, and `finish`
+    before the numbers of measurements are needed.
     """
 
     def __init__(
@@ -180,7 +187,10 @@ class Probe:
         self._wide: Callable[[Sequence[Tensor]], list[Tensor]] = (
             _wide if any(p.dtype in HALF for p in self._parameters) else list
         )
-        self._weights = Sheet([_wide(owned[i]) for i in self._weighted], copy_large=True)
+        weights = [self._wide(owned[i]) for i in self._weighted]
+        self._weights = Rows(weights)
+        _, large = self._weights.split([p for own in weights for p in own])
+        self._before = [torch.empty_like(p) for p in large]  # what they were before the update
 
     def attach(self) -> None:
         """Be ready for the forward pass that comes next."""
@@ -212,16 +222,18 @@ class Probe:
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MOST_PLANS:
+                self.finish()
                 self._plans.clear()
             rows: list[list[Tensor]] = [[] for _ in self.layers]
             for i, g in zip(self._owners, grads, strict=True):
                 if g is not None:
                     rows[i].append(wide(g))
-            plan = self._plans[key] = _Plan([self._weighted[r] for r in self._weights.owners], rows, signals)
-        self._weights.fill(self._wide(self._parameters))
+            plan = self._plans[key] = _Plan(self._weights, self._weighted, self._before, rows, signals)
         present = self._wide([_dense(g) for g in grads if g is not None])
-        numbers = plan.measure(self._weights, present, signals)
-        return Measurement(plan.layout, numbers, self._histograms(grads, signals) if self._spread else {})
+        found = plan.measure(self._wide(self._parameters), present, signals)
+        if self._spread:
+            found.histograms = self._histograms(grads, signals)
+        return found
 
     def _histograms(
         self, grads: Sequence[Tensor | None], signals: dict[int, Signal]
@@ -239,55 +251,102 @@ class Probe:
     @torch.no_grad()
     def read_update(self, found: Measurement, *, stepped: bool) -> None:
         """After the update: what it changed. Without an update there is nothing to read."""
-        if stepped:
-            self._weights.subtract(self._wide(self._parameters))
-            found.numbers.append(safe_norms([self._weights]))
-        else:
+        if not stepped:
             found.layout = found.layout.without_update()
+        found.plan.measure_update(found, self._wide(self._parameters))
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Measure what waits; measurements have their numbers then."""
+        for plan in self._plans.values():
+            plan.finish()
 
 
 class _Plan:
-    """How to measure the steps whose tensors are shaped like those of this one."""
+    """How to measure the steps whose tensors are shaped like those of this one.
+
+    Small tensors of a few steps are copied and measured together; large ones at once.
+    """
 
     def __init__(
-        self, weight_owners: list[int], grads: list[list[Tensor]], signals: dict[int, Signal]
+        self,
+        weights: Rows,
+        weighted: list[int],
+        before: list[Tensor],
+        grads: list[list[Tensor]],
+        signals: dict[int, Signal],
     ) -> None:
-        layout = self.layout = Layout(len(grads))
-        layout.add("weight_norm", weight_owners)
-
-        self._with_gradient = [i for i, own in enumerate(grads) if own]
-        entries = [grads[i] for i in self._with_gradient]
-        self._gradients = Sheet(entries)
-        layout.add("grad_norm", [self._with_gradient[r] for r in self._gradients.owners])
+        """
+        Args:
+            weighted: the layer of each row of the weights.
+            before: room for large weights.
+            grads: of each layer.
+        """
+        self._weights, self._before = weights, before
+        with_gradient = [i for i, own in enumerate(grads) if own]
+        gradients = self._gradients = Rows([grads[i] for i in with_gradient])
         self._with_delta = [i for i, signal in signals.items() if signal.delta is not None]
         self._heard = [i for i, signal in signals.items() if signal.a is not None]
-        rows = [[t] for t in self._tensors(signals)]
-        self._signals = Sheet(rows)
-        whose = [("delta_rms", i) for i in self._with_delta] + [("activation_rms", i) for i in self._heard]
-        for r in self._signals.owners:
-            quantity, i = whose[r]
-            layout.add(quantity, [i], [rows[r][0].numel()])
-        for r in self._gradients.owners:
-            entry = [sum(g.numel() for g in entries[r])]
-            layout.add("zero_grad_fraction", [self._with_gradient[r]], entry)
-        self._miss(len(grads), weight_owners, signals)
+        flowing = self._tensors(signals)
+        flows = self._flows = Rows([[t] for t in flowing])
 
+        entries = [sum(g.numel() for g in grads[i]) for i in with_gradient]
+        like = next((g for own in grads for g in own), next(iter(flowing), torch.empty(0)))
+        self._steps = steps_in([weights, gradients, weights], [flows])
+        self._of_weights = Sheet([weights, gradients, weights], self._steps, like)
+        self._of_signals = Sheet([flows], self._steps, flowing[0] if flowing else like)
+        # Where the weights, gradients and signals of each step are copied, and its weights after the update.
+        self._places: list[tuple[list[Tensor], list[Tensor]]] = []
+        self._sizes = torch.tensor(gradients.sizes, dtype=torch.float32, device=like.device)
+        widest = max((entries[r] for r in gradients.large), default=0)
+        self._scratch = self._of_weights.cells.new_empty(widest)
+        self._waiting: list[Measurement] = []
+
+        layout = self.layout = Layout(len(grads))
         alike: dict[object, list[int]] = {}
+        large = {self._heard[r - len(self._with_delta)] for r in flows.large if r >= len(self._with_delta)}
         for i in self._heard:
             a, setting = signals[i].a, signals[i].setting
             assert a is not None
-            alone = i if a.numel() > SMALL else None
-            alike.setdefault((a.shape, setting, alone), []).append(i)
-        self._groups = [group for layers in alike.values() if (group := self._group(layers, signals))]
+            alike.setdefault((a.shape, setting, i if i in large else None), []).append(i)
+        groups = [self._group(layers, signals, large) for layers in alike.values()]
+        self._groups = [group for group in groups if group and not group.is_large]
+        self._large_groups = [group for group in groups if group and group.is_large]
         self._repeated = [i for i, signal in signals.items() if signal.times > 1]
+
+        whose = [("delta_rms", i) for i in self._with_delta] + [("activation_rms", i) for i in self._heard]
+
+        def add_signals(rows: list[int]) -> None:
+            for r in rows:
+                quantity, i = whose[r]
+                layout.add(quantity, [i], [flowing[r].numel()])
+
+        def add_gradients(quantity: str, rows: list[int], sizes: Sequence[int] = ()) -> None:
+            layout.add(quantity, [with_gradient[r] for r in rows], sizes)
+
+        # What is measured together with other steps, and then what is measured at once.
+        layout.add("weight_norm", [weighted[r] for r in weights.small])
+        add_gradients("grad_norm", gradients.small)
+        layout.add("update_ratio", [weighted[r] for r in weights.small])
+        add_signals(flows.small)
+        add_gradients("zero_grad_fraction", gradients.small, [entries[r] for r in gradients.small])
+        for group in self._groups:
+            group.add_to(layout)
+        layout.add("weight_norm", [weighted[r] for r in weights.large])
+        add_gradients("grad_norm", gradients.large)
+        add_signals(flows.large)
+        add_gradients("zero_grad_fraction", gradients.large, [entries[r] for r in gradients.large])
+        for group in self._large_groups:
+            group.add_to(layout)
         for i in self._repeated:
             signal = signals[i]
             for quantity, t in _over_time(signal):
                 if t is not None:
                     layout.add_series(quantity, i, signal.times, t.numel() // signal.times)
-        layout.add("update_ratio", weight_owners)
+        layout.add("update_ratio", [weighted[r] for r in weights.large])
+        self._miss(len(grads), weighted, with_gradient, signals)
 
-    def _group(self, layers: list[int], signals: dict[int, Signal]) -> _Group | None:
+    def _group(self, layers: list[int], signals: dict[int, Signal], large: Container[int]) -> _Group | None:
         """Layers with equal activations of one shape; None where there is nothing to measure."""
         first = signals[layers[0]]
         assert first.a is not None
@@ -295,10 +354,6 @@ class _Plan:
         nothing = SEVERAL if first.setting == SEVERAL else NO_ACTIVATION
         dead = activation is not None and samples >= SMALLEST_BATCH_FOR_DEAD
         saturates = _flatness(activation) is not None
-        if dead:
-            self.layout.add("dead_fraction", layers, [units] * len(layers))
-        if saturates:
-            self.layout.add("saturated_fraction", layers, [samples * units] * len(layers))
         for i in layers:
             if not dead:
                 self.layout.miss("dead_fraction", i, SMALL_BATCH if activation else nothing)
@@ -307,16 +362,19 @@ class _Plan:
         if not dead and not saturates:
             return None
         rows = [len(self._with_delta) + self._heard.index(i) for i in layers]
-        return _Group(self._signals.stack(rows, (samples, units)), activation, dead, saturates)
+        is_large = layers[0] in large
+        places = [] if is_large else [self._flows.small.index(r) for r in rows]
+        return _Group(layers, places, samples, units, activation, dead, saturates, is_large)
 
-    def _miss(self, layers: int, weight_owners: list[int], signals: dict[int, Signal]) -> None:
+    def _miss(
+        self, layers: int, weighted: list[int], with_gradient: list[int], signals: dict[int, Signal]
+    ) -> None:
         """Note what there is nothing to measure of."""
-        weighted = set(weight_owners)
         for i in range(layers):
             if i not in weighted:
                 for name in ("grad_norm", "weight_norm", "update_ratio", "zero_grad_fraction"):
                     self.layout.miss(name, i, NO_WEIGHTS)
-            elif i not in self._with_gradient:
+            elif i not in with_gradient:
                 self.layout.miss("grad_norm", i, NO_GRADIENT)
                 self.layout.miss("zero_grad_fraction", i, NO_GRADIENT)
             if i not in self._with_delta:
@@ -330,26 +388,65 @@ class _Plan:
         found = [signals[i].delta for i in self._with_delta] + [signals[i].a for i in self._heard]
         return cast("list[Tensor]", found)  # that they are there is what these lists say
 
-    def measure(self, weights: Sheet, grads: list[Tensor], signals: dict[int, Signal]) -> list[Tensor]:
-        """The numbers, in the order of the layout from `weight_norm` up to `update_ratio`.
+    def measure(self, weights: list[Tensor], grads: list[Tensor], signals: dict[int, Signal]) -> Measurement:
+        """Before the update.
 
         Args:
             grads: those that there are, in the order of their parameters.
         """
-        self._gradients.fill(grads)
-        self._signals.fill(self._tensors(signals))
-        numbers = [safe_norms([weights, self._gradients, self._signals]), self._gradients.zeros()]
-        for group in self._groups:
-            numbers += group.measure()
+        if len(self._waiting) == self._steps:
+            self.finish()
+        step = len(self._waiting)
+        if step == len(self._places):
+            before, own, after = self._of_weights.views(step)
+            (flow,) = self._of_signals.views(step)
+            self._places.append(([*before, *own, *flow], after))
+        pairs = self._weights.split(weights), self._gradients.split(grads)
+        (small, large), (small_grads, large_grads) = pairs
+        small_flows, large_flows = self._flows.split(self._tensors(signals))
+        if into := self._places[step][0]:
+            torch._foreach_copy_(into, [*small, *small_grads, *small_flows])
+        now = []
+        if together := [*large, *large_grads, *large_flows]:
+            now.append(safe_norms_of(together))
+        if large:
+            torch._foreach_copy_(self._before, large)
+        now += [count(torch.eq, g.reshape(1, -1), 0.0, self._scratch) for g in large_grads]
+        for group in self._large_groups:
+            now += [x.flatten() for x in group.measure(signals[group.layers[0]].a[None, None])]  # type: ignore[index]
         for i in self._repeated:
             for _, t in _over_time(signals[i]):
                 if t is not None:
                     wide = None if t.device.type == "mps" else torch.float64  # as `safe_norms`
                     runs = t.reshape(signals[i].times, -1)
-                    numbers.append(torch.linalg.vector_norm(runs, dim=1, dtype=wide))
-        self._gradients.release()
-        self._signals.release()
-        return numbers
+                    now.append(torch.linalg.vector_norm(runs, dim=1, dtype=wide))
+        found = Measurement(self.layout, self, step, now)
+        self._waiting.append(found)
+        return found
+
+    def measure_update(self, found: Measurement, weights: list[Tensor]) -> None:
+        """After the update."""
+        small, large = self._weights.split(weights)
+        if into := self._places[found.step][1]:
+            torch._foreach_copy_(into, small)
+        if large:
+            torch._foreach_sub_(self._before, large)
+            found.now.append(safe_norms_of(self._before))
+
+    def finish(self) -> None:
+        """Measure what was copied; then there is room for other steps."""
+        if not self._waiting:
+            return
+        steps, sheet = len(self._waiting), self._of_weights
+        sheet.section(2, steps).sub_(sheet.section(0, steps))
+        signals = self._of_signals.cells[:steps]
+        found = [safe_norms([sheet.cells[:steps], signals]), zeros_in(sheet.section(1, steps), self._sizes)]
+        for group in self._groups:
+            found += group.measure(group.stack(signals))
+        table = torch.cat(found, dim=1)
+        for measurement, row in zip(self._waiting, table.unbind(), strict=True):
+            measurement.numbers = torch.cat([row, *measurement.now]) if measurement.now else row
+        self._waiting.clear()
 
 
 def _shape(t: Tensor | None) -> torch.Size | None:
@@ -384,19 +481,37 @@ def _flatness(activation: nn.Module | None) -> Callable[[Tensor], tuple[Tensor, 
 class _Group:
     """Layers whose activations have one shape and one kind."""
 
-    stack: Callable[[], Tensor]  # gives (R, S, U)
+    layers: list[int]
+    places: list[int]  # among the small signals
+    samples: int
+    units: int
     activation: nn.Module | None
     dead: bool
     saturates: bool
+    is_large: bool  # a single one that is not copied
 
-    def measure(self) -> list[Tensor]:
-        """How many units are dead, and how many activations saturated, in each layer."""
-        stack = self.stack()
+    def add_to(self, layout: Layout) -> None:
+        """The numbers that `measure` gives."""
+        if self.dead:
+            layout.add("dead_fraction", self.layers, [self.units] * len(self.layers))
+        if self.saturates:
+            layout.add("saturated_fraction", self.layers, [self.samples * self.units] * len(self.layers))
+
+    def stack(self, cells: Tensor) -> Tensor:
+        """(steps, R, S, U) of the small signals, (steps, rows, width)."""
+        first, last = self.places[0], self.places[-1]
+        beside = self.places == list(range(first, last + 1))  # each other: no copy is needed
+        own = cells[:, first : last + 1] if beside else cells[:, self.places]
+        stack: Tensor = own[..., : self.samples * self.units].unflatten(2, (self.samples, self.units))
+        return stack
+
+    def measure(self, stack: Tensor) -> list[Tensor]:
+        """How many units are dead, and how many activations saturated: each (steps, R)."""
         numbers = []
         if self.dead:  # the largest |a| over the samples is 0 only where every a is
             size = stack if isinstance(self.activation, NEVER_NEGATIVE) else stack.abs()
-            numbers.append(size.amax(dim=1).eq_(0.0).sum(dim=1, dtype=torch.float32))
+            numbers.append(size.amax(dim=2).eq_(0.0).sum(dim=2, dtype=torch.float32))
         if self.saturates and (find := _flatness(self.activation)):
-            flatness, threshold = find(stack.flatten(1))
+            flatness, threshold = find(stack.flatten(2))
             numbers.append(count(torch.gt, flatness, threshold))
         return numbers

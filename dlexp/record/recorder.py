@@ -29,12 +29,19 @@ class _Pending(NamedTuple):
     """A recorded step whose numbers are still on the device."""
 
     step: int
-    layout: Layout
-    values: Tensor  # those that the layout places, then those that `names` names
-    names: tuple[str, ...]
+    measurement: Measurement
+    on_device: Mapping[str, Tensor]
     on_host: Mapping[str, float]
     scalars: Mapping[str, float]
-    histograms: Mapping[tuple[str, int], Tensor]
+
+    def kind(self) -> tuple[Layout, tuple[str, ...]]:
+        """Equal for steps whose numbers stand in the same order."""
+        return self.measurement.layout, tuple(self.on_device)
+
+    def values(self) -> list[Tensor]:
+        """Those that the layout places, then those that have names."""
+        assert self.measurement.numbers is not None
+        return [self.measurement.numbers, *(x.reshape(1) for x in self.on_device.values())]
 
 
 class Recorder:
@@ -106,7 +113,9 @@ class Recorder:
     def changed(self) -> bool:
         """Did the update that has just been measured change any weight? The host waits for the answer."""
         assert self._measurement is not None
-        return bool(self._measurement.numbers[-1].any())
+        self._probe.finish()
+        assert self._measurement.numbers is not None
+        return bool(self._measurement.numbers[self._measurement.layout.places("update_ratio")].any())
 
     def log(self, step: int, numbers: Mapping[str, Tensor | float], scalars: Mapping[str, float]) -> None:
         """Keep what was measured.
@@ -117,12 +126,10 @@ class Recorder:
         """
         assert self._measurement is not None
         on_device = {name: x for name, x in numbers.items() if isinstance(x, Tensor)}
-        values = torch.cat([*self._measurement.numbers, *(x.reshape(1) for x in on_device.values())])
         on_host = {name: x for name, x in numbers.items() if not isinstance(x, Tensor)}
         if not self._pending:
             self._deadline = time.monotonic() + LONGEST_PENDING
-        layout, spread = self._measurement.layout, self._measurement.histograms
-        self._pending.append(_Pending(step, layout, values, tuple(on_device), on_host, scalars, spread))
+        self._pending.append(_Pending(step, self._measurement, on_device, on_host, scalars))
         self._measurement = None
         goes_on = self._due(step + 1)
         if not goes_on:
@@ -143,10 +150,11 @@ class Recorder:
         pending, self._pending, self._deadline = self._pending, [], math.inf
         if self.diverged:
             return  # away from the CPU training goes on for a while after the bad step
-        whole = torch.cat([item.values for item in pending]).cpu().double().numpy()
+        self._probe.finish()
+        whole = torch.cat([t for item in pending for t in item.values()]).cpu().double().numpy()
         rows: list[Row] = []
         # Steps of one layout, in most runs all of them, become tables together.
-        for (layout, names), group in groupby(pending, key=lambda item: (item.layout, item.names)):
+        for (layout, names), group in groupby(pending, key=_Pending.kind):
             items = list(group)
             part, whole = np.split(whole, [len(items) * (layout.numbers + len(names))])
             rows += self._rows(items, layout, names, part.reshape(len(items), -1))
@@ -173,7 +181,8 @@ class Recorder:
             numbers = dict(zip(names, values[n, layout.numbers :].tolist(), strict=True))
             series = {key: found[n] for key, found in over_time.items()}
             row = Row(item.step, numbers | {**item.on_host}, tables[n], reasons[n], item.scalars, series)
-            rows.append(row._replace(histograms=_on_host(item.histograms)) if item.histograms else row)
+            spread = item.measurement.histograms
+            rows.append(row._replace(histograms=_on_host(spread)) if spread else row)
         return rows
 
     def state_dict(self) -> dict[str, Any]:

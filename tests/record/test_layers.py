@@ -36,7 +36,9 @@ def measure(model: nn.Module, x: Tensor) -> tuple[dict[str, list[float]], dict[t
     model(x).square().sum().backward()
     found = probe.read()
     probe.read_update(found, stepped=False)
-    tables, _ = found.layout.tables(torch.cat(found.numbers).double().numpy()[None])
+    probe.finish()
+    assert found.numbers is not None
+    tables, _ = found.layout.tables(found.numbers.double().numpy()[None])
     probe.detach()
     names = {index: name for name, index in INDEX.items()}
     reasons = {(names[q], i): why for (q, i), why in found.layout.reasons.items()}
