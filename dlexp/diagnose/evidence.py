@@ -44,6 +44,7 @@ class Evidence:
     validation: Array = field(default_factory=lambda: np.zeros(0))  # (M,) loss/validation
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # at the end, e.g. loss/train
     diverged: Mapping[str, Any] | None = None  # step, layer, reason
+    restored: bool = False  # early stopping has put the best weights back: `metrics` are of them
     chance: float | None = None  # loss of the best constant answer
     inputs: tuple[float, float] | None = None  # mean and deviation of all inputs together
     choices: Mapping[str, str] | None = None  # group -> word; None: not made by dlexp
@@ -201,6 +202,7 @@ def _evidence(
         validation=_array([line["loss/validation"] for line in validation]),
         metrics=summary.get("metrics") or {},
         diverged=summary.get("diverged"),
+        restored=summary.get("restored_step") is not None,
         chance=facts.get("chance_loss"),
         inputs=None if mean is None or std is None else (mean, std),
         choices=summary.get("choices"),

@@ -115,6 +115,19 @@ def learning_rate(e: Evidence, factor: float) -> Words:
     return (f"optimizer.lr={_short(min(max(lr * factor, LEAST_LR), MOST_LR))}",)
 
 
+# What a network that starts well bears; one that starts badly is often run with much less.
+USUAL_LR = {"sgd": 0.05, "momentum": 0.01, "nesterov": 0.01, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3}
+MUCH_LESS = 0.1
+
+
+def usual_rate(e: Evidence) -> Words:
+    """A learning rate for the new start, where that of the run is far below what is usual."""
+    lr, usual = e.value("optimizer.lr"), USUAL_LR.get(e.choice("optimizer") or "")
+    if usual is None or not isinstance(lr, (int, float)) or lr > MUCH_LESS * usual:
+        return ()
+    return (f"optimizer.lr={usual:g}",)
+
+
 def _short(x: float) -> str:
     """1, 2 or 5 times a power of ten, the nearest: nobody needs a finer one."""
     power = math.floor(math.log10(x))

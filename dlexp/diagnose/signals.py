@@ -333,8 +333,8 @@ def born_dead(e: Evidence) -> Finding | None:
         share,
         0,
         "give nothing for any sample, from the start",
-        ("initializer.bias=0",) if off else try_.matched(e),
-        try_.leaky(e),
+        ("initializer.bias=0",) if off else try_.leaky(e),
+        try_.matched(e),
         try_.normalized(e),
     )
 
@@ -423,7 +423,13 @@ def bad_init_scale(e: Evidence) -> Finding | None:
         margin(times, FIRST_LOSS),
         (),
         0,
-        try_.known(e, try_.matched(e), try_.normalized(e), try_.learning_rate(e, 0.1)),
+        try_.known(
+            e,
+            (*try_.matched(e), *try_.usual_rate(e)),
+            try_.matched(e),
+            try_.normalized(e),
+            try_.learning_rate(e, 0.1),
+        ),
     )
 
 
@@ -445,7 +451,7 @@ def input_scale(e: Evidence) -> Finding | None:
     first = e.loss[0] if len(e.loss) else math.nan
     blown = not first <= FIRST_LOSS * e.chance if e.chance else not math.isfinite(first)
     scaled = (e.choice("normalization") or "none") != "none"
-    harm = blown or e.has_not_learned(0.5)
+    harm = blown or not e.learned(0.9)
     return Finding(
         "input_scale",
         "critical" if harm and not scaled else "warning" if harm else "info",

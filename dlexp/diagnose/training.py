@@ -16,6 +16,8 @@ from dlexp.diagnose.signals import margin, some
 TOO_LARGE = 10**-1.1
 START = 0.05  # of all steps, which the median leaves out: the first steps of Adam are large
 NOT_LEARNED = 0.05  # progress: healthy 0.19 and more
+# With a quarter of the weights changed in each step, ten times what healthy runs bear, even some progress is harm.
+HUGE, SLOWED = 0.25, 0.5
 SPIKE = 100.0  # times the median of a gradient
 
 # ||W - W at the start|| / ||W at the start||, of the middle layer: healthy 0.074 and more in 600 steps.
@@ -25,6 +27,7 @@ PATIENCE = 100  # steps, before which no network has to have learned
 NO_BETTER = 0.3  # progress, below which a network that has hardly moved has not got there
 
 SWINGS, NET_FALL = 0.15, 0.05  # spread of the loss in the second half / its level; healthy 0.09
+FELT = 0.05  # the same in losses of a constant answer: near a loss of 0 any noise is a large share of it
 FLOOR = 1e-2  # of losses whose ratio is taken
 
 RISE, GAP, FITTED = 0.15, 0.5, 0.5  # of the validation loss; in losses of a constant answer
@@ -65,7 +68,7 @@ def lr_too_high(e: Evidence) -> Finding | None:
         return None
     known = e.loss[e.finite]
     worse = e.level is not None and len(known) > 1 and e.last_loss is not None and e.last_loss > e.level
-    if not (e.has_not_learned(NOT_LEARNED) or worse):
+    if not (e.has_not_learned(SLOWED if later > HUGE else NOT_LEARNED) or worse):
         return None
     # so that a step changes what it should; but at most by a factor that a person would try
     factor = min(max(try_.GOOD_UPDATE / value, 1e-4), 0.1)
@@ -154,7 +157,7 @@ def unstable_loss(e: Evidence) -> Finding | None:
     level = float(np.median(windows))
     spread = float(np.median(np.abs(np.array(windows) - level))) / level
     fall = (windows[0] - windows[-1]) / max(windows[0], FLOOR)
-    if not spread > SWINGS or fall > NET_FALL or level < 0.1 * e.level:
+    if not spread > SWINGS or fall > NET_FALL or spread * level < FELT * e.level:
         return None
     return Finding(
         "unstable_loss",
@@ -180,11 +183,14 @@ def smooth(values: Array) -> Array:
 
 
 def overfit(e: Evidence) -> Finding | None:
-    """The validation loss rises while that of training is low, and the gap between them is wide."""
+    """The validation loss rises while that of training is low, and the gap between them is wide.
+
+    Not where the best weights are back.
+    """
     curve = e.validation[np.isfinite(e.validation)]
     level, train = e.level, e.metrics.get("loss/train")
     train = e.last_loss if train is None else train
-    if len(curve) < 3 or level is None or train is None or not e.finite.all():
+    if len(curve) < 3 or level is None or train is None or not e.finite.all() or e.restored:
         return None
     flat = smooth(curve)
     best = int(flat.argmin())
@@ -208,7 +214,9 @@ def overfit(e: Evidence) -> Finding | None:
         margin(rise, RISE),
         (),
         step,
-        try_.known(e, ("stopping=early",), try_.dropped(e), try_.decayed(e), try_.narrower(e)),
+        try_.known(
+            e, (*try_.dropped(e), "stopping=early"), ("stopping=early",), try_.decayed(e), try_.narrower(e)
+        ),
         {"best_step": float(step), "gap": gap},
     )
 
@@ -222,9 +230,8 @@ def frozen_layer(e: Evidence) -> Finding | None:
     grads = e.of("grad_norm")
     typical = np.array([float(np.median(c[np.isfinite(c)])) if np.isfinite(c).any() else 0.0 for c in u.T])
     top = float(typical.max())
-    slow = (typical * FROZEN < top) & (np.nan_to_num(u) * FROZEN < np.nanmax(u, axis=1, keepdims=True)).all(
-        axis=0
-    )
+    most = np.nan_to_num(u).max(axis=1, keepdims=True)
+    slow = (typical * FROZEN < top) & (np.nan_to_num(u) * FROZEN < most).all(axis=0)
     hit = (stuck | slow) & (top > 0)
     # a start of zeros has no ratio; a layer without a gradient is frozen, one whose gradient is 0 is not fed
     hit &= (e.of("weight_norm")[0] > 0) | ~np.isfinite(grads).any(axis=0)

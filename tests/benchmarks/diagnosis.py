@@ -361,7 +361,9 @@ def report(half: str, seeds: Sequence[int], processes: int, details: bool, cures
 
 
 def compare(
-    faulty: Sequence[tuple[Case, int]], said: dict[tuple[str, int], Any], words: dict[tuple[str, int], list[str]]
+    faulty: Sequence[tuple[Case, int]],
+    said: dict[tuple[str, int], Any],
+    words: dict[tuple[str, int], list[str]],
 ) -> dict[tuple[str, int], bool]:
     """Which runs are cured by these words."""
     from dlexp.diagnose.order import diagnose
@@ -387,7 +389,9 @@ def show(pairs: Sequence[tuple[Case, int]], said: dict[tuple[str, int], Any], re
         progress = [read[case.id, seed].progress for seed in seeds]
         mark = "  " if all(one.primary in case.truth for one in found) else "!!"
         middle = statistics.median(-9 if p is None or p == -math.inf else p for p in progress)
-        values = ", ".join(f"{one.primary}" + (f" {one.confidence:.2f}" if one.confidence else "") for one in found)
+        values = ", ".join(
+            f"{one.primary}" + (f" {one.confidence:.2f}" if one.confidence else "") for one in found
+        )
         print(f"  {mark} {case.id:<4} {'/'.join(case.truth):<26} progress {middle:5.2f}  {values}")
         if mark == "!!":
             for one in found:
