@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dlexp.build.assemble import Parts
 from dlexp.compose import Request, flatten
 from dlexp.record.summary import versions
+from dlexp.train.chance import chance_loss
 
 
 def summary(parts: Parts, device: str, threads: int, started: str) -> dict[str, Any]:
@@ -30,7 +33,8 @@ def summary(parts: Parts, device: str, threads: int, started: str) -> dict[str, 
             name: x
             for name, x in parts.data.facts.items()
             if isinstance(x, (int, float, str)) or name == "classes"
-        },
+        }
+        | what_is_fed(parts),
         "seed": request.config.seed,
         "overrides": request.overrides,
         "choices": request.choices,
@@ -49,6 +53,23 @@ def summary(parts: Parts, device: str, threads: int, started: str) -> dict[str, 
             "predict_seconds_per_sample": None,
         },
     }
+
+
+FEW = 2**18  # numbers of the inputs that a mean is taken of
+
+
+def what_is_fed(parts: Parts) -> dict[str, float]:
+    """Mean and deviation of all inputs together, and the loss of the best constant answer, where known."""
+    train = parts.data.train
+    found: dict[str, float] = {}
+    few = train.inputs[: max(FEW // max(train.inputs[0].numel(), 1), 1)]
+    if few.is_floating_point():
+        std, mean = torch.std_mean(few.double(), correction=0)
+        found |= {"input_mean": float(mean), "input_std": float(std)}
+    chance = chance_loss(parts.request.choices["loss"], train.targets, parts.data.outputs)
+    if chance is not None:
+        found["chance_loss"] = chance
+    return {name: x for name, x in found.items() if math.isfinite(x)}
 
 
 def monitored(parts: Parts) -> list[str]:

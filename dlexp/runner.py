@@ -46,7 +46,8 @@ from dlexp.train.stopping import Stop, stoppable
 
 DECIDED = ("classification", "binary", "multi_label", "sequence_labelling", "language_modelling")
 MOST_CLASSES = 50  # of a table of classes by classes
-LOOKED_AT = (64, 512)  # training samples at the least and at the most, in between as many as in a batch
+LOOKED_AT = 512  # training samples
+LOOKED_AT_NUMBERS = 2**18  # that their inputs have at most, but a batch is never too large
 
 
 def run(request: Request, *, quiet: bool = False, resume: bool = False) -> Run:
@@ -371,8 +372,8 @@ def _look_back(parts: Parts, evaluation: Evaluation, look: Look | None, summary:
             seconds = prediction_seconds(model, data.test.inputs)
         summary["timing"]["predict_seconds_per_sample"] = float(f"{seconds:.3g}")
     if look:
-        low, high = LOOKED_AT
-        look(data.train.inputs[: min(max(parts.batch_size, low), high)])
+        few = LOOKED_AT_NUMBERS // max(data.train.inputs[0].numel(), 1)
+        look(data.train.inputs[: min(max(parts.batch_size, few), LOOKED_AT)])
 
 
 def _draw(parts: Parts, folder: Path, terminal: Terminal) -> None:

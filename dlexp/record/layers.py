@@ -221,8 +221,8 @@ class Listener:
             if call.a.dim() != 2 or (delta is not None and delta.dim() != 2):
                 if isinstance(module, nn.RNNBase) and call.a.dim() == 3:
                     times = call.a.shape[1 if module.batch_first else 0]
-                a = None if a is None else _units_last(a, module)
-                delta = None if delta is None else _units_last(delta, module)
+                a = None if a is None else units_last(a, module)
+                delta = None if delta is None else units_last(delta, module)
             setting = self._setting(call.activation)
             state_delta = None if call.state is None else call.state.delta
             signal = Signal(delta, a, call.activation, setting, times, state_delta, fused)
@@ -345,7 +345,7 @@ def _joined(runs: list[Signal]) -> Signal:
     )
 
 
-def _units_last(signal: Tensor, module: nn.Module) -> Tensor:
+def units_last(signal: Tensor, module: nn.Module) -> Tensor:
     """(samples, U): units are the channels of a convolution and the last dimension of anything else.
 
     So are those of a signal of pictures, (B, C, H, W). A module with `unit_has_place = True` has a unit

@@ -1,4 +1,4 @@
-"""What is looked at only twice, at both ends of training: slopes, and how alike the units of a layer are.
+"""What is looked at only twice, at both ends of training: slopes, dead units, and how alike units are.
 
 N rows of a weight matrix, one for each unit (of an embedding: each token), F columns.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dlexp import parameters
-from dlexp.record.layers import Call, Listener, is_activation
+from dlexp.record.layers import Call, Listener, is_activation, units_last
 from dlexp.record.probes import NO_ACTIVATION, NO_WEIGHTS, NOT_RUN
 from dlexp.record.recorder import ALL_ZERO
 
@@ -24,10 +24,13 @@ LOOKS = (
     "distinct_rows",  # share of rows that are not (nearly) equal to a row above them
     "effective_rank",  # of W, Roy and Vetterli 2007: exp of the entropy of its singular values
     "jacobian_factor",  # delta_rms of the layer / delta_rms of the next one, if all of it came from there
+    "dead_units",  # share of units behind whose z the mean |slope| over all samples is below `DEAD`
+    "displacement",  # ||W at the end - W at the start|| / ||W at the start||, weight and bias together
 )
 Found = float | str  # a number, or why there is none
 
 SAME = 1e-4  # rows this near to each other, in largest norms of a row, are equal
+DEAD = 0.01  # of a ReLU: above 0 for less than a hundredth of the samples; z < -3 for GELU
 LARGEST = 512  # rows compared with each other, and the smaller side of a matrix whose rank is taken
 
 NOT_FINITE = "weights that are not finite"
@@ -35,9 +38,11 @@ ONE_ROW = "a single row"
 UNEVEN = "weight matrices with different numbers of rows"
 TOO_LARGE = f"more than {LARGEST} rows"
 TOO_LARGE_FOR_RANK = f"more than {LARGEST} rows and columns"
+UNEVEN_RUNS = "runs with different numbers of units"
 NOT_BY_ITSELF = "the activation does not take each unit by itself"
 NOT_REACHED = "training did not come to its end"
 LAST = "the last layer"
+AT_THE_END = "known at the end"
 NO_DELTA = "no delta_rms of this layer or of the next one"
 NEXT_IS_ZERO = "delta_rms of the next layer is 0"
 NOT_FROM_NEXT = "the next row is not fed by this layer, or not all of its error comes from there"
@@ -56,16 +61,20 @@ class Look:
         self.first: list[Mapping[str, Found]] | None = None  # for each layer, name in `LOOKS` -> number
         self.last: list[Mapping[str, Found]] | None = None
 
+        self.activations: list[str | None] = [None] * len(self._listener.modules)  # their classes
+
     def __call__(self, inputs: Tensor) -> None:
         """Look twice, in the mode the network is in; leaves weights, buffers and random numbers alone."""
         left, cuda = self._state(), inputs.device.type == "cuda"
         with torch.random.fork_rng([inputs.device] if cuda else [], device_type="cuda"):
             try:
-                self.last = self._numbers(inputs)
+                last, moved = self._numbers(inputs), self._moved()
                 self._put(self._start)
-                self.first = self._numbers(inputs)
+                first = [own | {"displacement": AT_THE_END} for own in self._numbers(inputs)]
             finally:
                 self._put(left)
+        self.first = [*first]
+        self.last = [own | {"displacement": x} for own, x in zip(last, moved, strict=True)]
 
     def state_dict(self) -> dict[str, list[Tensor]]:
         """The network as it started."""
@@ -86,13 +95,23 @@ class Look:
     def _tensors(self) -> list[Tensor]:
         return [*self._model.parameters(), *self._model.buffers()]
 
-    def _numbers(self, inputs: Tensor) -> list[Mapping[str, Found]]:
-        found, chained = pass_through(self._model, self._listener, inputs)
-        missing = {True: {}, False: {"jacobian_factor": NOT_FROM_NEXT}}
+    def _numbers(self, inputs: Tensor) -> list[dict[str, Found]]:
+        found = pass_through(self._model, self._listener, inputs)
+        self.activations = found.activations
+        missing: dict[bool, dict[str, Found]] = {True: {}, False: {"jacobian_factor": NOT_FROM_NEXT}}
         return [
-            {"slope_mean": slope, **rows(_tensors(module), like=module), **missing[alone]}
-            for slope, alone, module in zip(found, chained, self._listener.modules, strict=True)
+            {"slope_mean": slope, **rows(_tensors(module), like=module), "dead_units": dead, **missing[alone]}
+            for slope, dead, alone, module in zip(
+                *(found.slopes, found.dead, found.chained, self._listener.modules), strict=True
+            )
         ]
+
+    @torch.no_grad()
+    def _moved(self) -> list[Found]:
+        """How far the weights of each layer are from where they started."""
+        start = {id(t): kept for t, kept in zip(self._tensors(), self._start, strict=True)}
+        own = [list(parameters.own(module).values()) for module in self._listener.modules]
+        return [displacement(here, [start[id(t)] for t in here]) for here in own]
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
@@ -106,8 +125,26 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [*own.values(), *vectors]
 
 
-def pass_through(model: nn.Module, listener: Listener, inputs: Tensor) -> tuple[list[Found], list[bool]]:
-    """What one forward pass tells of each layer: the mean slope behind it, and what `chained` says of it.
+def displacement(now: Sequence[Tensor], start: Sequence[Tensor]) -> Found:
+    """||now - start|| / ||start||, of all tensors of a layer together."""
+    if not now:
+        return NO_WEIGHTS
+    norm = torch.cat([t.flatten() for t in start]).double().norm()
+    moved = torch.cat([(t - kept).flatten() for t, kept in zip(now, start, strict=True)]).double().norm()
+    return (moved / norm).item() if norm > 0 else ALL_ZERO
+
+
+class Passed(NamedTuple):
+    """What one forward pass tells of each layer."""
+
+    slopes: list[Found]  # mean slope
+    chained: list[bool]  # see the function of that name
+    dead: list[Found]  # share of dead units
+    activations: list[str | None]  # the class of what stands behind it
+
+
+def pass_through(model: nn.Module, listener: Listener, inputs: Tensor) -> Passed:
+    """One forward pass.
 
     The slope is what backward multiplies with, taken from the activation alone, at what goes into it; the
     mean is over all runs of a layer that runs several times.
@@ -134,17 +171,24 @@ def pass_through(model: nn.Module, listener: Listener, inputs: Tensor) -> tuple[
             outputs = model(inputs)
         links = chained(outputs, listener.calls, len(listener.modules))
         runs: list[list[Tensor | None]] = [[] for _ in listener.modules]
+        kinds: list[str | None] = [None] * len(listener.modules)
         reasons: list[Found] = [NOT_RUN for _ in listener.modules]
         for call in listener.calls:
             if call.activation is None:
                 reasons[call.layer] = NO_ACTIVATION
             else:  # one that feeds the next layer runs once, and the listener hears it there
                 runs[call.layer].append(of[call][1] if call in of else latest.get(call.activation))
+                kinds[call.layer] = type(call.activation).__name__
     finally:
         for handle in handles:
             handle.remove()
         listener.detach()
-    return [_mean(own) if own else why for own, why in zip(runs, reasons, strict=True)], links
+    slopes = [_mean(own) if own else why for own, why in zip(runs, reasons, strict=True)]
+    dead: list[Found] = [
+        slope if isinstance(slope, str) else _dead(own, module)
+        for slope, own, module in zip(slopes, runs, listener.modules, strict=True)
+    ]
+    return Passed(slopes, links, dead, kinds)
 
 
 def chained(outputs: object, calls: Sequence[Call], layers: int) -> list[bool]:
@@ -214,6 +258,14 @@ def _slope(activation: nn.Module, args: tuple[Any, ...], more: dict[str, Any]) -
 def _mean(runs: Sequence[Tensor | None]) -> Found:
     known = [slope.flatten() for slope in runs if slope is not None]
     return torch.cat(known).mean().item() if len(known) == len(runs) else NOT_BY_ITSELF
+
+
+def _dead(runs: Sequence[Tensor | None], module: nn.Module) -> Found:
+    """The share of units whose slope is next to 0 for all samples, at all places and times."""
+    sizes = [units_last(slope.abs(), module) for slope in runs if slope is not None]  # (S, U) each
+    if len({size.shape[1] for size in sizes}) > 1:
+        return UNEVEN_RUNS
+    return (torch.cat(sizes).mean(dim=0) < DEAD).float().mean().item()
 
 
 def rows(parameters: Sequence[Tensor], like: nn.Module | None = None) -> dict[str, Found]:

@@ -61,6 +61,7 @@ def layer_entries(
                 "shape": list(layer.shape),
                 "parameters": layer.parameters,
                 "is_cell": layer.is_cell,
+                "activation": look.activations[i] if look else None,  # the class of the module behind it
                 "first": numbers("first", i),
                 "last": numbers("last", i),
                 "reasons": {"first": reasons("first", i), "last": reasons("last", i)},

@@ -1,0 +1,107 @@
+"""From what the rules find to one root cause; the rest is folded under it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dlexp.diagnose import signals, training
+from dlexp.diagnose.evidence import Evidence
+from dlexp.diagnose.finding import Diagnosis, Finding
+from dlexp.diagnose.training import FEW_STEPS, NOT_LEARNED, PATIENCE
+
+Rule = Callable[[Evidence], Finding | None]
+
+# Causes before what they cause: inputs and weights before the first step, then steps, then how it went. What
+# stands behind is explained by what stands before: symmetry by itself makes units dead or saturated, an
+# exploding signal a large first loss and a loss that is not finite, a learning rate late deaths.
+ORDER: tuple[Rule, ...] = (
+    signals.symmetric,
+    signals.input_scale,
+    signals.exploding,
+    signals.born_dead,
+    signals.saturated,
+    signals.vanishing,
+    signals.bad_init_scale,
+    training.lr_too_high,
+    signals.non_finite,
+    signals.died,
+    training.frozen_layer,
+    training.lr_too_low,
+    training.overfit,
+    training.unstable_loss,
+    training.not_learning,
+)
+LATE = (signals.vanishing, signals.saturated)  # where they begin with training, its steps made them so
+
+
+def findings(e: Evidence, order: Sequence[Rule] = ORDER) -> list[Finding]:
+    """What the rules find, root cause first; what does no harm comes last."""
+    found = [(rank, finding) for rank, rule in enumerate(order) if (finding := rule(e)) is not None]
+    by_id = {finding.id for _, finding in found}
+
+    def place(item: tuple[int, Finding]) -> tuple[bool, float]:
+        rank, finding = item
+        harmless = finding.severity == "info"
+        if finding.since and order[rank] in LATE and "lr_too_high" in by_id:
+            return harmless, order.index(training.lr_too_high) + 0.5
+        if finding.id == "not_learning" and finding.numbers["weights_shrink"]:
+            return harmless, -0.5 + min((r for r, f in found if (f.since or 0) > 0), default=rank)
+        return harmless, rank
+
+    return [finding for _, finding in sorted(found, key=place)]
+
+
+def diagnose(e: Evidence, order: Sequence[Rule] = ORDER) -> Diagnosis:
+    """One root cause of what a run suffers from, or that there is none, or that nobody can tell."""
+    if not len(e.steps):
+        return Diagnosis("cannot_tell", "none", "Cannot tell: nothing was recorded.")
+    found = findings(e, order)
+    folded = [{"id": one.id, "sentence": f"{one.sentence}."} for one in found]
+    if not found or found[0].severity == "info":
+        return _no_fault(e, folded)
+    root = found[0]
+    first, *further = [*root.remedies, ()]
+    tried = f" Try: {' '.join(first)}" if first else ""
+    evidence: dict[str, Any] = {
+        "quantity": root.quantity,
+        "value": _finite(root.value),
+        "threshold": _finite(root.threshold),
+        "layer": root.layers[0] if root.layers else None,
+        **{name: _finite(x) for name, x in root.numbers.items()},
+    }
+    return Diagnosis(
+        root.id,
+        root.severity,
+        f"{root.sentence}.{tried}",
+        list(root.layers),
+        root.since,
+        round(root.margin, 4),
+        evidence,
+        folded[1:],
+        list(first),
+        [list(words) for words in further if words],
+    )
+
+
+def _no_fault(e: Evidence, folded: list[dict[str, str]]) -> Diagnosis:
+    severity = "info" if folded else "none"
+    if e.trained < FEW_STEPS or (e.trained < PATIENCE and e.has_not_learned(NOT_LEARNED)):
+        said = f"Cannot tell: {e.trained} step{'s' if e.trained != 1 else ''} of training are too few."
+        return Diagnosis("cannot_tell", severity, said, folded=folded)
+    if e.progress is None or e.progress < NOT_LEARNED:
+        return Diagnosis("cannot_tell", severity, f"Cannot tell: {_unknown(e)}.", folded=folded)
+    unseen = "" if len(e.validation) else " Without loss/validation nobody can tell whether it overfits."
+    said = f"No fault found: the loss has come down by {e.progress:.0%}.{unseen}"
+    return Diagnosis("healthy", severity, said, folded=folded)
+
+
+def _unknown(e: Evidence) -> str:
+    if e.progress is None:
+        return "what a constant answer would get is not known"
+    return "the network has too few hidden layers for what these rules look at"
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None

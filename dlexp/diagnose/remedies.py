@@ -1,0 +1,172 @@
+"""What to try, as words for dlexp that compose on the config of the run; none where dlexp did not make it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from dlexp.diagnose.evidence import Evidence
+from dlexp.diagnose.finding import Words
+from dlexp.words import key_of
+
+# Models that take what their key says; others are somebody's own, or have no place for it.
+BENDS = ("mlp", "cnn", "locally_connected", "residual_mlp", "resnet")  # activation=, normalization=batch
+RECURRENT = ("rnn", "lstm", "gru", "char_lm")
+DROPS = ("mlp", "cnn", "locally_connected", "residual_mlp", *RECURRENT)  # dropout=
+# Values of a model that its successor knows too.
+SHARED = ("model.depth", "model.width", "model.layers", "model.bias", "model.embedding", "model.recurrent")
+
+SQUASHING = ("sigmoid", "tanh", "softsign", "hardtanh", "scaled_sigmoid", "sigmoid_plus")
+FOR_TANH = ("tanh", "softsign", "hardtanh")
+# What keeps the signal behind each activation; Kaiming's where half of it is cut off.
+MATCHED = {
+    **dict.fromkeys(("relu", "leaky_relu", "prelu", "elu", "gelu", "silu", "softplus"), "kaiming_normal"),
+    **dict.fromkeys(("selu",), "lecun_normal"),
+}
+LEAST_LR, MOST_LR = 1e-7, 30.0
+GOOD_UPDATE = 10**-2.5  # of ||change of W|| / ||W||: a step that neither crawls nor jumps
+
+
+def applied(words: Sequence[str], override: Sequence[str]) -> list[str]:
+    """The words of a run with an override in their place.
+
+    A word for the same key goes; so do values of a choice that another one replaces, unless both know them.
+    """
+    new = {key_of(word) for word in override}
+    groups = tuple(f"{key}." for key in new if "." not in key)
+    kept = [
+        word
+        for word in words
+        if key_of(word) not in new
+        and not (groups and key_of(word).startswith(groups) and key_of(word) not in SHARED)
+    ]
+    return [*kept, *override]
+
+
+def known(e: Evidence, *sets: Sequence[str]) -> tuple[Words, ...]:
+    """Those that change something, each once; none for a run that dlexp did not make."""
+    if e.choices is None:
+        return ()
+    found = [tuple(word for word in words if not _is_so(e, word)) for words in sets]
+    return tuple(dict.fromkeys(words for words in found if words))
+
+
+def _is_so(e: Evidence, word: str) -> bool:
+    key, _, value = word.partition("=")
+    return (e.choice(key) if "." not in key else str(e.value(key))) == value
+
+
+def matched(e: Evidence) -> Words:
+    """The initializer that keeps the signal behind the run's activation."""
+    if e.choice("model") in RECURRENT:
+        return ("initializer=pytorch_default",)
+    activation = e.choice("activation") or ""
+    if activation in FOR_TANH:
+        return ("initializer=xavier_normal", "initializer.gain=1.6667")
+    return (f"initializer={MATCHED.get(activation, 'xavier_normal')}",)
+
+
+def relu(e: Evidence) -> Words:
+    """ReLU with the initializer that goes with it."""
+    return ("activation=relu", "initializer=kaiming_normal") if e.choice("model") in BENDS else ()
+
+
+def leaky(e: Evidence) -> Words:
+    return ("activation=leaky_relu", "initializer=kaiming_normal") if e.choice("model") in BENDS else ()
+
+
+def normalized(e: Evidence) -> Words:
+    """Normalization, where the model has a place for it and there is none."""
+    if e.choice("normalization") != "none":
+        return ()
+    if e.choice("model") in RECURRENT:
+        return ("normalization=layer",)
+    size = e.value("train.batch_size")
+    large = size == "all" or (isinstance(size, int) and size >= 8)
+    return ("normalization=batch" if large else "normalization=layer",) if e.choice("model") in BENDS else ()
+
+
+def residual(e: Evidence) -> Words:
+    """The sum past each block, of an MLP; of a residual one, branches that do not add up."""
+    if e.choice("model") == "mlp":
+        return ("model=residual_mlp", "model.branch=pre_norm", f"model.depth={max(_depth(e) // 2, 1)}")
+    return ("model.branch=pre_norm",) if e.choice("model") == "residual_mlp" else ()
+
+
+def _depth(e: Evidence) -> int:
+    depth = e.value("model.depth")
+    return depth if isinstance(depth, int) else 2
+
+
+def remembering(e: Evidence) -> tuple[Words, ...]:
+    """What carries a signal over many time steps."""
+    if e.choice("model") == "rnn":
+        return (("model=lstm", "model.gate_bias=2"), ("model.recurrent=orthogonal",))
+    if e.choice("model") in ("lstm", "gru", "char_lm"):
+        return (("model.gate_bias=2",), ("model.recurrent=orthogonal",))
+    return ()
+
+
+def learning_rate(e: Evidence, factor: float) -> Words:
+    """The learning rate times a factor, in two digits."""
+    lr = e.value("optimizer.lr")
+    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not lr > 0:
+        return ()
+    return (f"optimizer.lr={_short(min(max(lr * factor, LEAST_LR), MOST_LR))}",)
+
+
+# What a network that starts well bears; one that starts badly is often run with much less.
+USUAL_LR = {"sgd": 0.05, "momentum": 0.01, "nesterov": 0.01, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3}
+MUCH_LESS = 0.1
+
+
+def usual_rate(e: Evidence) -> Words:
+    """A learning rate for the new start, where that of the run is far below what is usual."""
+    lr, usual = e.value("optimizer.lr"), USUAL_LR.get(e.choice("optimizer") or "")
+    if usual is None or not isinstance(lr, (int, float)) or lr > MUCH_LESS * usual:
+        return ()
+    return (f"optimizer.lr={usual:g}",)
+
+
+def _short(x: float) -> str:
+    """1, 2 or 5 times a power of ten, the nearest: nobody needs a finer one."""
+    power = math.floor(math.log10(x))
+    lead = min((1, 2, 5, 10), key=lambda n: abs(math.log(x / 10**power / n)))
+    return f"{lead * 10.0**power:.12g}"
+
+
+def standardized(e: Evidence) -> Words:
+    """Inputs of mean 0 and deviation 1, where the data can be scaled."""
+    if e.value("data.standardize") is None:
+        return ()
+    return ("data.standardize=feature",)
+
+
+def without_penalty(e: Evidence) -> Words:
+    """What holds weights back, taken away."""
+    words: list[str] = []
+    if (e.value("optimizer.weight_decay") or 0) > 0:
+        words.append("optimizer.weight_decay=0")
+    if e.choice("regularizer") not in ("none", None):
+        words.append("regularizer=none")
+    return tuple(words)
+
+
+def dropped(e: Evidence) -> Words:
+    return ("dropout=standard",) if e.choice("model") in DROPS and e.choice("dropout") == "none" else ()
+
+
+def decayed(e: Evidence) -> Words:
+    """Weights held back, where the optimizer can."""
+    if e.value("optimizer.weight_decay") is None:
+        return ()
+    return (
+        ("optimizer=adamw", "optimizer.weight_decay=0.1")
+        if e.choice("optimizer") == "adam"
+        else ("regularizer=l2", "regularizer.strength=0.01")
+    )
+
+
+def narrower(e: Evidence) -> Words:
+    width = e.value("model.width")
+    return (f"model.width={width // 4}",) if isinstance(width, int) and width >= 32 else ()
