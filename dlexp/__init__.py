@@ -114,6 +114,7 @@ def watch(
     Raises:
         dlexp.errors.UserError: a value or the model cannot be used; the text says what is allowed.
     """
+    from dlexp.diagnose import judge
     from dlexp.pictures import draw
     from dlexp.record.own_loop import OwnLoop
 
@@ -122,5 +123,6 @@ def watch(
         steps=steps,
         tensorboard=tensorboard,
         hyperparameters=hyperparameters,
+        judge=judge,
         draw=draw,
     )

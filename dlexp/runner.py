@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from dlexp import describe, pictures
+from dlexp import describe, diagnose, pictures
 from dlexp import folder as folders
 from dlexp.build.assemble import Parts, assemble
 from dlexp.build.check import check
@@ -178,8 +178,15 @@ def _train(
             summary["error"] = " ".join(f"{type(error).__name__}: {error}".split())
             raise
         finally:
+            seconds = keeper.seconds
+            summary["timing"] |= {
+                "seconds": round(seconds, 3),
+                "steps_per_second": round(summary["steps"] / seconds, 1),
+            }
             try:
                 recorder.close()
+                summary |= layer_entries(recorder, look)
+                _diagnose(folder, summary, board, terminal)
                 if board:
                     ended = summary["status"] in ("finished", "stopped_early")
                     values, metrics = describe.hyperparameters(parts), describe.headlines(parts)
@@ -188,11 +195,6 @@ def _train(
                     sink.close()
             finally:  # a full disk, say, must not cost the summary as well
                 summary |= layer_entries(recorder, look)
-                seconds = keeper.seconds
-                summary["timing"] |= {
-                    "seconds": round(seconds, 3),
-                    "steps_per_second": round(summary["steps"] / seconds, 1),
-                }
                 folders.write_json(folder / folders.SUMMARY, summary)
                 if summary["status"] in folders.ENDED:
                     keeper.remove()
@@ -214,6 +216,14 @@ def _open(
         board.text("config", describe.as_markdown(request))
         board.text("how_to_read", how_to_read())
     return board
+
+
+def _diagnose(folder: Path, summary: dict[str, Any], board: TensorBoard | None, terminal: Terminal) -> None:
+    """What went wrong, from what is on record; the run is whole without."""
+    try:
+        diagnose.judge(folder, summary, board)
+    except Exception as error:
+        terminal.remark(f"diagnosis   cannot be made: {type(error).__name__}: {error}")
 
 
 def _graph(board: TensorBoard, parts: Parts, terminal: Terminal) -> None:

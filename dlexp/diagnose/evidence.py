@@ -52,14 +52,18 @@ class Evidence:
     classes: int | None = None
 
     @classmethod
-    def of_run(cls, folder: str | Path) -> Evidence:
+    def of_run(cls, folder: str | Path, summary: Mapping[str, Any] | None = None) -> Evidence:
         """Of a run folder, also of one that is unfinished, has diverged or failed, or is of `dlexp.watch`.
+
+        Args:
+            summary: what summary.json will hold, of a run that is about to write it.
 
         Raises:
             UserError: it is not a run folder.
         """
         run = Run(folder)
-        summary = run.summary if (run.folder / SUMMARY).exists() else _so_far(run)
+        if summary is None:
+            summary = run.summary if (run.folder / SUMMARY).exists() else _so_far(run)
         header, *lines = read_lines(run.folder / RECORDS) or [{"layers": [], "quantities": []}]
         return _evidence(summary, header, lines, read_lines(run.folder / METRICS))
 

@@ -50,3 +50,16 @@ class Diagnosis:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, for summary.json."""
         return asdict(self)
+
+
+def as_markdown(found: Diagnosis) -> str:
+    """A page for TensorBoard's Text tab."""
+    parts = [f"**{found.primary}** ({found.severity})", found.sentence]
+    parts += [f"- explains {one['id']}: {one['sentence']}" for one in found.folded]
+    numbers = [
+        f"{name} {x:.4g}" if isinstance(x, float) else f"{name} {x}" for name, x in found.evidence.items()
+    ]
+    parts += [f"evidence: {', '.join(numbers)}"] if numbers else []
+    tries = [found.override, *found.further] if found.override else []
+    parts += [f"- `{' '.join(words)}`" for words in tries]
+    return "\n\n".join(parts) + "\n"

@@ -74,18 +74,20 @@ class OwnLoop:
         steps: int | None = None,
         tensorboard: bool = True,
         hyperparameters: Mapping[str, Any] | None = None,
+        judge: Callable[..., None] | None = None,
         draw: Callable[..., None] | None = None,
     ) -> None:
         """See `dlexp.watch`; nothing is made or changed before the `with`.
 
         Args:
+            judge: puts a diagnosis into the summary, of the folder, the summary and the event file.
             draw: makes the pictures of a run that has ended, of its folder and `trained`, in seconds.
         """
         _refuse(model)
         self._model = _unwrapped(model)
         self._due: Schedule = lru_cache(maxsize=4)(_schedule(every, steps))  # each step is asked about once
         self._base, self._tensorboard = Path(folder).expanduser(), tensorboard
-        self._hyperparameters, self._draw = dict(hyperparameters or {}), draw
+        self._hyperparameters, self._judge, self._draw = dict(hyperparameters or {}), judge, draw
         for name in HELD:
             if (self._base / name).exists():
                 raise UserError(f"watch: {folder}: holds a run or a sweep already ({name}); allowed: another")
@@ -291,10 +293,12 @@ class OwnLoop:
         return sum(p._version for p in self._trained)
 
     def _close(self, status: str, error: str | None) -> None:
-        recorder = self._recorder
+        recorder, summary = self._recorder, None
         try:
             if recorder:
                 recorder.close()
+            summary = self._summary(status, error)
+            self._afterwards("diagnosis", self._judge, summary, self._board)
             if self._board and self._hyperparameters:
                 ended = status == "finished" and not self.diverged
                 self._board.hyperparameters(self._hyperparameters, list(self._metrics), success=ended)
@@ -302,12 +306,18 @@ class OwnLoop:
                 sink.close()
         finally:
             assert self.folder is not None
-            folders.write_json(self.folder / folders.SUMMARY, self._summary(status, error))
-        if self._draw and self._board and status != "interrupted":
-            try:
-                self._draw(self.folder, trained=time.perf_counter() - self._begun)
-            except Exception as problem:  # the run is whole without them
-                warnings.warn(f"watch: no pictures: {type(problem).__name__}: {problem}", stacklevel=3)
+            folders.write_json(self.folder / folders.SUMMARY, summary or self._summary(status, error))
+        if self._board and status != "interrupted":
+            trained = time.perf_counter() - self._begun
+            self._afterwards("pictures", self._draw, trained=trained)
+
+    def _afterwards(self, what: str, make: Callable[..., None] | None, *given: Any, **named: Any) -> None:
+        """Something that is made of a run that has ended, which is whole without it."""
+        try:
+            if make:
+                make(self.folder, *given, **named)
+        except Exception as problem:
+            warnings.warn(f"watch: no {what}: {type(problem).__name__}: {problem}", stacklevel=4)
 
     def _summary(self, status: str, error: str | None) -> dict[str, Any]:
         """As that of a run of dlexp's own, as far as it is known here."""

@@ -167,6 +167,8 @@ class Terminal:
                 self._print(Text(f"{split:<10}  {numbers}"))
         for text in (*_gaps(summary), *_to_target(summary)):
             self._print(Text(text))
+        for text in _diagnosis(summary, folder):
+            self._print(text)
         look = f"tensorboard --logdir {shlex.quote(str(logdir))}"
         self._print(Text.assemble((f"{'look':<12}", "dim"), look))
 
@@ -224,6 +226,19 @@ def _stopped(summary: Mapping[str, Any]) -> Iterator[str]:
         said.append(f"weights of step {restored} are restored, the numbers below are theirs")
     if said:
         yield "; ".join(said)
+
+
+SEVERE = {"none": "dim", "info": "dim", "warning": "bold yellow", "critical": "bold red"}
+
+
+def _diagnosis(summary: Mapping[str, Any], folder: object) -> Iterator[Text]:
+    """One sentence, and how to check what it suggests."""
+    if found := summary.get("diagnosis"):
+        yield Text.assemble((f"{'diagnosis':<12}", "dim"), (found["sentence"], SEVERE[found["severity"]]))
+        if found["override"] and "config" in summary:
+            yield Text.assemble(
+                (f"{'check it':<12}", "dim"), f"dlexp doctor {shlex.quote(str(folder))} --fix"
+            )
 
 
 def _gaps(summary: Mapping[str, Any]) -> Iterator[str]:
