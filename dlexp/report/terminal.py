@@ -167,8 +167,8 @@ class Terminal:
                 self._print(Text(f"{split:<10}  {numbers}"))
         for text in (*_gaps(summary), *_to_target(summary)):
             self._print(Text(text))
-        for text in _diagnosis(summary, folder):
-            self._print(text)
+        for line in _diagnosis(summary, folder):
+            self._print(line)
         look = f"tensorboard --logdir {shlex.quote(str(logdir))}"
         self._print(Text.assemble((f"{'look':<12}", "dim"), look))
 
