@@ -8,9 +8,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlexp.errors import UserError
+from dlexp.numbers import compact
 from dlexp.plots import style
-from dlexp.report.numbers import compact
-from dlexp.report.profile import factor
+from dlexp.profile import factor
 
 if TYPE_CHECKING:
     import numpy as np

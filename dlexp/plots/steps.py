@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlexp.better import lower_is_better
+from dlexp.numbers import compact
 from dlexp.plots import style
 from dlexp.plots.depth import columns, empty
-from dlexp.report.numbers import compact
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,7 +27,7 @@ SETTINGS: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "axes.axisbelow": True,
 }
-LEAST = 2.0  # decades from the foot to the top of a panel, at least: a flat profile looks flat
+LEAST_DECADES = 2.0  # from the foot to the top of a panel, at least: a flat profile looks flat
 FOOT, TOP = 0.02, 0.985  # of a panel's height: where a line on a log scale has a 0, and what is not finite
 WIDE = 50.0  # from the smallest to the largest number: from here on an axis is logarithmic
 MANY_DECADES = 1e4  # from here on nobody reads minor ticks, and they take long to draw
@@ -103,7 +103,7 @@ def limits(columns: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     for column in columns:
         logs = [math.log10(x) for x in column if x > 0]
         ends.append((min(logs), max(logs)) if logs else (0.0, 0.0))
-    span = max(LEAST, 1.12 * max(high - low for low, high in ends) + 0.1)
+    span = max(LEAST_DECADES, 1.12 * max(high - low for low, high in ends) + 0.1)
     return [(10 ** ((low + high - span) / 2), 10 ** ((low + high + span) / 2)) for low, high in ends]
 
 

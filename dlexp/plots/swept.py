@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlexp.better import lower_is_better
 from dlexp.errors import UserError
+from dlexp.folder import COUNTED, NOT_BEGUN, UNFINISHED
 from dlexp.plots import style
 from dlexp.plots.depth import columns
-from dlexp.plots.style import GREY, WORD_COLOURS, apart, thinned
-from dlexp.report.jobs import COUNTED, NOT_BEGUN, UNFINISHED, short, value
-from dlexp.report.profile import QUANTITY, mean_profile
+from dlexp.plots.style import GREY, LEAST_DECADES, WORD_COLOURS, apart, thinned
+from dlexp.profile import QUANTITY, mean_profile
+from dlexp.words import short, value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ LEAST_GAP = 0.08  # of the axis, between two values that are written there
 MOST_PANELS = 4  # side by side
 MOST_LINES = 16  # in a panel
 MOST_LABELS = 8  # of lines, or of places on an axis
-LEAST = 100.0  # from the foot to the top of a log scale: a profile that is nearly flat looks flat
+LEAST_SPAN = 10**LEAST_DECADES
 LAYERS = "layer with weights (1 next to the inputs)"
 SIGNAL = f"{QUANTITY} (log scale)"
 
@@ -393,9 +394,9 @@ def _name(lines: Sequence[tuple[Axes, Sequence[End]]]) -> None:
 
     for axes, _ in lines:
         low, high = axes.get_ylim()
-        if high / low < LEAST:
+        if high / low < LEAST_SPAN:
             middle = math.sqrt(low * high)
-            axes.set_ylim(middle / math.sqrt(LEAST), middle * math.sqrt(LEAST))
+            axes.set_ylim(middle / math.sqrt(LEAST_SPAN), middle * math.sqrt(LEAST_SPAN))
         elif high / low > 1e4:
             axes.yaxis.set_minor_locator(NullLocator())  # nobody reads them, and they take long to draw
     for axes, ends in lines:

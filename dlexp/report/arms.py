@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlexp.report.jobs import NOT_BEGUN, UNFINISHED, Job, short
-from dlexp.report.numbers import compact
+from dlexp.folder import NOT_BEGUN, UNFINISHED
+from dlexp.numbers import compact
+from dlexp.report.jobs import Job
 from dlexp.report.sweep import Arm, Sweep
+from dlexp.words import short
 
 MOST = 20  # arms that are shown
 MEASURED = 1000  # columns: a terminal that is wide enough for anything

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from dlexp.errors import UserError
-from dlexp.folder import CONFIG, PLAN, SUMMARY
-from dlexp.report.jobs import NOT_BEGUN, UNFINISHED, is_job
+from dlexp.folder import CONFIG, NOT_BEGUN, PLAN, SUMMARY, UNFINISHED
+from dlexp.report.jobs import is_job
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
 

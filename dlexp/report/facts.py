@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlexp.folder import CONFIG, METRICS, OVERRIDES, PLAN, RECORDS, SUMMARY, read_json
-from dlexp.report.jobs import SPLITS, UNFINISHED, Job, overrides, value
+from dlexp.folder import CONFIG, METRICS, OVERRIDES, PLAN, RECORDS, SUMMARY, UNFINISHED, read_json
+from dlexp.numbers import compact
+from dlexp.profile import QUANTITY as PROFILE
+from dlexp.profile import factor, profile
+from dlexp.report.jobs import SPLITS, Job, overrides
 from dlexp.report.load import Run, read_lines
-from dlexp.report.numbers import compact
-from dlexp.report.profile import QUANTITY as PROFILE
-from dlexp.report.profile import factor, profile
 from dlexp.report.sweep import Arm, Sweep
 from dlexp.theory import slopes
-from dlexp.words import split_words
+from dlexp.words import split_words, value
 
 SHOWN_OF_LAYERS = ("name", "kind", "parameters", "is_cell", "first", "last", "reasons")
 NOTABLE = 100.0  # fold: what a network of a few layers does not do by chance

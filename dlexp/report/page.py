@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dlexp
 from dlexp.better import lower_is_better
-from dlexp.folder import CONFIG, PAGE, write_whole
+from dlexp.folder import CONFIG, PAGE, UNFINISHED, write_whole
+from dlexp.numbers import compact, duration, percent
+from dlexp.profile import QUANTITY as PROFILE
 from dlexp.report.arms import with_spread
 from dlexp.report.facts import in_words, splits, theory
-from dlexp.report.jobs import UNFINISHED, short
 from dlexp.report.load import Run
-from dlexp.report.numbers import compact, duration, percent
-from dlexp.report.profile import QUANTITY as PROFILE
+from dlexp.words import short
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from dlexp.better import lower_is_better
 from dlexp.errors import UserError
 from dlexp.folder import PLAN, write_whole
-from dlexp.report.jobs import SPLITS, Job, Value, read_jobs, swept_keys, typed_order, value
-from dlexp.report.profile import QUANTITY, with_weights
+from dlexp.profile import QUANTITY, with_weights
+from dlexp.report.jobs import SPLITS, Job, read_jobs, swept_keys, typed_order
+from dlexp.words import Value, value
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
-from sweeps import layers
 
-from dlexp.report.profile import factor, mean_profile, profile
+from dlexp.profile import factor, mean_profile, profile
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_the_factor_is_that_of_all_neighbours() -> None:
 
 def test_streams_are_no_layers() -> None:
     """A row without weights is left out; a run that recorded nothing has no numbers."""
-    found = layers(1.0, 2.0, 3.0)
+    found: list[dict[str, Any]] = [{"parameters": 20, "last": {"delta_rms": x}} for x in (1.0, 2.0, 3.0)]
     found[1] |= {"kind": "Stream", "parameters": 0}
     assert profile(found, "last") == [1.0, 3.0]
     found[0]["last"] = None
