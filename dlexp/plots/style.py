@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
 
 # Okabe and Ito 2008, told apart also by the colour-blind; yellow, hard to read on white, is left out.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = WORD_COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1B1F24"),
 )
 GREY = "#666666"  # of words
+INK = "#1B1F24"  # of words and axes; #000000 itself is data, and looks the same on dark paper
 PALE = "#8FBEDB"  # what was at the start, beside BLUE
 CONTRAST = 4.5  # of words on white, at least (WCAG 2, AA)
 SETTINGS: dict[Any, Any] = {
@@ -26,7 +28,9 @@ SETTINGS: dict[Any, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "axes.axisbelow": True,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
+NARROW = 4.0  # inches: the width of a picture for a phone
 LEAST_DECADES = 2.0  # from the foot to the top of a panel, at least: a flat profile looks flat
 FOOT, TOP = 0.02, 0.985  # of a panel's height: where a line on a log scale has a 0, and what is not finite
 WIDE = 50.0  # from the smallest to the largest number: from here on an axis is logarithmic
@@ -83,6 +87,24 @@ def inches(figure: Figure, *, left: float, right: float, top: float, bottom: flo
         wspace=across * columns / (width - left - right - across * (columns - 1)),
         hspace=down * rows / (height - top - bottom - down * (rows - 1)),
     )
+
+
+def headline(figure: Figure, said: str, *, left: float | None = None) -> None:
+    """Bold words above all panels, on as many lines as they need.
+
+    Args:
+        left: where they begin, in inches; at the left edge of the first panel if not said.
+    """
+    width, height = figure.get_size_inches()
+    narrow = width <= NARROW
+    if left is None:
+        left = float(figure.axes[0].get_position().x0 * width)
+    if narrow:
+        left = 0.1
+    size, each = (11.0, 11.0) if narrow else (13.0, 9.5)  # points, characters in an inch
+    lines = textwrap.wrap(said, int((width - left) * each))
+    place = {"x": left / width, "y": 1 - 0.12 / height, "ha": "left", "va": "top"}
+    figure.suptitle("\n".join(lines), weight="bold", fontsize=size, **place)
 
 
 def decades(axes: Axes, low: float, high: float) -> None:

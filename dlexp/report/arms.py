@@ -120,11 +120,19 @@ def _caption(sweep: Sweep, shown: int) -> Iterator[str]:
     if sweep.best is not None:
         pairs = zip(sweep.keys, sweep.rows[sweep.best].typed, strict=True)
         words = " ".join(f"{key}={text}" for key, text in pairs if text is not None)
-        yield f"★ best {sweep.metric} on validation: {words}"
+        yield f"★ best {sweep.metric} on validation: {words}{warning(sweep)}"
     elif sweep.metric is None and len(sweep.rows) > 1 and any(arm.ended for arm in sweep.rows):
         yield "arms are judged by different metrics, so none is the best"
     if more := len(sweep.rows) - shown:
         yield f"the best {shown} arms; {more} more in {sweep.folder / 'sweep.csv'}"
+
+
+def warning(sweep: Sweep) -> str:
+    """That the best arm did not come through with all of its runs."""
+    arm = sweep.rows[sweep.best or 0]
+    if len(arm.ended) == len(arm.jobs):
+        return ""
+    return f"; careful: only {len(arm.ended)} of its {len(arm.jobs)} runs came to an end"
 
 
 def _troubles(sweep: Sweep) -> Iterator[Text]:
