@@ -196,7 +196,7 @@ def _slope(
     ys = [start * per_layer**n for n in back]
     axes.plot([i + 1 for i in hidden], ys, "--", color=THEORY, lw=1.0, zorder=4)
     first = next((p.number for p in line if p.number > 0), start)
-    above = ys[0] >= first
+    above = ys[0] >= first or style.share(axes, min(ys)) < 0.15  # below it would lie on the axis
     width, height = axes.get_figure().get_size_inches() * axes.get_position().size  # type: ignore[union-attr]
     across = (hidden[-1] - hidden[0]) / places[-1] * width
     up = (style.share(axes, ys[-1]) - style.share(axes, ys[0])) * height
@@ -252,7 +252,8 @@ def history(
     """Layers x recorded steps as a colour map, log scale: where a signal dies or explodes, and since when.
 
     Zeros are black, what is not finite vermillion, what is absent grey. Steps stand at even distances. The
-    streams of a residual network are a group of their own, below the layers with weights.
+    layers of a residual network stand in groups, those at the same place of their blocks together, and so do
+    its streams: what alternates from row to row could not be read.
 
     Args:
         records: `Run.records`.
@@ -270,12 +271,12 @@ def history(
     check.table("history: records", records, ["step", "layer"], "run.records")
     check.quantity("history: quantity", records, quantity)
     names = [str(x) for x in records["layer"].unique()]
-    weighted, streams = _series(names)
-    order = [*weighted, *streams]
+    groups = _groups(names)
+    order = [i for group in groups for i in group]
     rows = min(max(len(names), 6), MOST_ROWS)
     left = 0.65 + 0.075 * max(map(len, names), default=0)
     right, bottom = (0.2, 1.5) if narrow else (2.2, 0.75)
-    top = 0.95 if narrow else 0.75
+    top = 0.6 if narrow else 0.5
     figure = Figure(figsize=(style.NARROW if narrow else 12.6, top + bottom + 0.25 + 0.24 * rows))
     axes = figure.subplots()
     style.inches(figure, left=left, right=right, top=top, bottom=bottom)
@@ -294,12 +295,17 @@ def history(
     axes.grid(visible=False)
     _step_ticks(axes, steps, most=5 if narrow else 14)
     each = next(n for n in (1, 2, 5, 10, 20, 50, 100, 10**9) if len(names) / n <= rows)
-    places = [*range(0, len(weighted), each), *range(len(weighted), len(names), each)]
+    starts = [sum(map(len, groups[:n])) for n in range(len(groups))]
+    places: list[int] = []  # of names: each so many rows, anew in each group
+    for start, group in zip(starts, groups, strict=True):
+        begin = max(start, places[-1] + min(each, 2)) if places else start
+        places += range(begin, start + len(group), each)
     axes.set_yticks(places, [names[order[i]] for i in places], fontsize=9)
     axes.set_ylabel("layer, inputs at the top", fontsize=9.5, color=style.GREY)
-    if streams:
-        axes.axhline(len(weighted) - 0.5, color="white", lw=4)
-        axes.set_ylabel("layers, and below the line streams", fontsize=9.5, color=style.GREY)
+    if len(groups) > 1:
+        for start in starts[1:]:
+            axes.axhline(start - 0.5, color="white", lw=3)
+        axes.set_ylabel("layers in groups: same place of a block", fontsize=9.5, color=style.GREY)
     if known:
         _scale_bar(figure, scale, f"{quantity}, log scale", left=left, narrow=narrow)
     _keys(figure, [colour for colour in KEYS if colour in used], left=left, narrow=narrow)
@@ -307,12 +313,28 @@ def history(
     return figure
 
 
+def _groups(names: Sequence[str]) -> list[list[int]]:
+    """The rows of a colour map: all in one group, or those at the same place of a residual block together.
+
+    A block ends with its stream. Places count back from there, so that what stands before the first block is
+    a group of its own; so is what follows the last one.
+    """
+    _, streams = _series(names)
+    if not streams:
+        return [list(range(len(names)))]
+    bounds = [-1, *streams]
+    blocks = [list(range(a + 1, b)) for a, b in pairwise(bounds)]
+    longest = max(map(len, blocks))
+    found = [[block[-n] for block in blocks if len(block) >= n] for n in range(longest, 0, -1)]
+    return [group for group in (*found, streams, list(range(streams[-1] + 1, len(names)))) if group]
+
+
 def _scale_bar(figure: Figure, scale: ScalarMappable, label: str, *, left: float, narrow: bool) -> None:
     """Which colour is which number: on the right, on a phone below."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     width, height = figure.get_size_inches()
-    place = (1 - 1.95 / width, 0.75 / height, 0.22 / width, 1 - 1.5 / height)
+    place = (1 - 1.95 / width, 0.75 / height, 0.22 / width, 1 - 1.25 / height)
     if narrow:
         place = (left / width, 0.75 / height, 1 - (left + 0.3) / width, 0.15 / height)
     bar = figure.colorbar(

@@ -53,9 +53,9 @@ def learning_curves(
     _check_curves(metrics, records)
     names = ["loss", *_first_metric(metrics)]
     if narrow:
-        figure = Figure(figsize=(style.NARROW, 1.7 + 2.6 * len(names)))
+        figure = Figure(figsize=(style.NARROW, 1.9 + 2.6 * len(names)))
         panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
-        style.inches(figure, left=0.6, right=1.35, top=1.0, bottom=0.6, down=1.15, rows=len(names))
+        style.inches(figure, left=0.6, right=1.5, top=1.2, bottom=0.6, down=1.15, rows=len(names))
     else:
         figure = Figure(figsize=(12.6, 4.3))
         panels = figure.subplots(1, len(names), squeeze=False)[0]
@@ -70,8 +70,15 @@ def learning_curves(
         style.say_y(axes, name, f"{better} is better{log}")
     if not drawn:
         return empty(figure, "nothing evaluated yet")
-    style.headline(figure, title or "How well does it learn?")
+    style.headline(figure, title or _finding(metrics, names))
     return figure
+
+
+def _finding(metrics: pd.DataFrame, names: Sequence[str]) -> str:
+    """The last numbers on validation."""
+    known = {name: metrics[tag].dropna() for name in names if (tag := f"{name}/validation") in metrics}
+    said = [f"{name} {compact(float(own.iloc[-1]))}" for name, own in known.items() if len(own)]
+    return f"On validation in the end {', '.join(said)}" if said else "What single batches say"
 
 
 def _check_curves(metrics: pd.DataFrame, records: pd.DataFrame) -> None:
@@ -181,9 +188,9 @@ def over_time(table: pd.DataFrame, *, title: str | None = None, narrow: bool = F
     layers = [str(x) for x in known["layer"].unique()][:MOST_PANELS]
     count = max(1, len(layers))
     if narrow:
-        figure = Figure(figsize=(style.NARROW, 1.7 + 2.6 * count))
+        figure = Figure(figsize=(style.NARROW, 1.9 + 2.6 * count))
         panels = figure.subplots(count, 1, squeeze=False, sharey=True)[:, 0]
-        style.inches(figure, left=0.6, right=1.35, top=1.0, bottom=0.6, down=1.15, rows=count)
+        style.inches(figure, left=0.6, right=1.5, top=1.2, bottom=0.6, down=1.15, rows=count)
     else:
         figure = Figure(figsize=(12.6, 4.3))
         panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]

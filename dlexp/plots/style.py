@@ -173,15 +173,15 @@ def _runs(places: Sequence[tuple[float, str]]) -> list[list[tuple[float, str]]]:
     return found
 
 
-def beside(axes: Axes, ends: Iterable[tuple[float, str, Any]], *, least: float = 0.065) -> None:
+def beside(axes: Axes, ends: Iterable[tuple[float, str, Any]]) -> None:
     """Write on the right of a panel what its lines are, moved apart where words would overlap.
 
     Args:
         ends: where a line ends as a share of the panel's height, what it is, its colour.
-        least: distance between two words, as a share of the panel's height.
     """
     placed = sorted(ends, key=lambda end: end[0])
-    heights = apart([height for height, *_ in placed], least)
+    size = 9 if axes.get_figure().get_size_inches()[0] <= NARROW else 10  # type: ignore[union-attr]
+    heights = apart([height for height, *_ in placed], distance(axes, size))
     for (_, label, colour), at in zip(placed, heights, strict=True):
         axes.annotate(
             label,
@@ -191,9 +191,15 @@ def beside(axes: Axes, ends: Iterable[tuple[float, str, Any]], *, least: float =
             textcoords="offset points",
             color=ink(colour),
             va="center",
-            fontsize=10,
+            fontsize=size,
             weight="bold",
         )
+
+
+def distance(axes: Axes, size: float) -> float:
+    """Between two lines of words of a size in points, as a share of the panel's height."""
+    inches = axes.get_figure().get_size_inches()[1] * axes.get_position().height  # type: ignore[union-attr]
+    return float(1.25 * size / 72 / inches)
 
 
 def share(axes: Axes, y: float) -> float:

@@ -252,9 +252,9 @@ def _panels(count: int, *, narrow: bool, lower: float) -> tuple[Figure, list[Axe
 
     if narrow:
         rows, down = 2 * count, 0.95 + lower
-        figure = Figure(figsize=(style.NARROW, 1.9 + 2.0 * rows + down * (rows - 1)))
+        figure = Figure(figsize=(style.NARROW, 2.45 + 2.0 * rows + down * (rows - 1)))
         grid = list(figure.subplots(rows, 1))
-        style.inches(figure, left=0.75, right=0.15, top=1.1, bottom=1.7, down=down, rows=rows)
+        style.inches(figure, left=1.0, right=0.15, top=1.0, bottom=1.45, down=down, rows=rows)
         for axes in grid:
             axes.sharey(grid[0] if axes in grid[:count] else grid[count])
         return figure, grid[:count], grid[count:]
@@ -388,13 +388,22 @@ def _metric_panel(
         )
     if folded:
         _joined(axes, values, runs, folded)
+    if not dots:
+        axes.text(0.5, 0.5, "no run has ended", transform=axes.transAxes, ha="center", color=GREY)
     values.axis(axes)
-    _crosses(axes, troubles, told=len(values.typed) <= MOST_LABELS)
+    _crosses(axes, troubles, told=len(values.typed) <= (2 if _is_narrow(axes) else MOST_LABELS))
     better = "lower" if lower_is_better(name) else "higher"
-    axes.set_ylabel(f"{name} on validation ({better} is better)")
+    if _is_narrow(axes):
+        axes.set_ylabel(f"{name} on validation\n({better} is better)", fontsize=9.5)
+    else:
+        axes.set_ylabel(f"{name} on validation ({better} is better)")
     found = [y for _, y in means]
     if lower_is_better(name) and found and min(found) > 0 and max(found) / min(found) > style.WIDE:
         axes.set_yscale("log")
+
+
+def _is_narrow(axes: Axes) -> bool:
+    return bool(axes.get_figure().get_size_inches()[0] <= style.NARROW)  # type: ignore[union-attr]
 
 
 def _joined(axes: Axes, values: Values, runs: Sequence[Own], folded: Sequence[str]) -> None:
@@ -527,7 +536,7 @@ def _labels(axes: Axes, ends: Sequence[End]) -> None:
     # What is 0 begins at the foot.
     placed = [((math.log10(end[1]) - low) / (high - low) if end[1] else style.FOOT, *end) for end in ends]
     placed = thinned(sorted(placed, key=lambda end: end[0]), MOST_LABELS)
-    heights = apart([height for height, *_ in placed], 0.055)
+    heights = apart([height for height, *_ in placed], style.distance(axes, 10))
     for (_, layer, y, label, colour), at in zip(placed, heights, strict=True):
         axes.annotate(
             label,

@@ -21,7 +21,7 @@ from dlexp.report.sweep import Arm, Sweep
 from dlexp.theory import slopes
 from dlexp.words import split_words, value
 
-SHOWN_OF_LAYERS = ("name", "kind", "parameters", "is_cell", "first", "last", "reasons")
+SHOWN_OF_LAYERS = ("name", "path", "kind", "shape", "parameters", "is_cell", "first", "last", "reasons")
 NOTABLE = 100.0  # fold: what a network of a few layers does not do by chance
 OPTIONAL = ("activation", "normalization", "dropout")
 MOST_CELLS = 4  # that the story tells of

@@ -243,10 +243,15 @@ def _pictures_of_run(facts: Mapping[str, Any], run: Run) -> Iterator[Picture]:
                 " forward, and since when.",
                 partial(plots.history, records, ACTIVATION),
             )
+        blocks = any(str(name).endswith("_stream") for name in records["layer"].unique())
+        more = (
+            " Layers at the same place of their blocks stand together, and so do streams." if blocks else ""
+        )
         yield Picture(
             "history",
             _alt_of_history(records, PROFILE),
-            f"{PROFILE} of each layer at each recorded step: where it dies or explodes, and since when.",
+            f"{PROFILE} of each layer at each recorded step: where it dies or explodes, and since when."
+            f"{more}",
             partial(plots.history, records),
         )
     if len(metrics) or len(records):
