@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -81,13 +82,13 @@ def _table(counts: object) -> np.ndarray:
         "confusion: counts",
         "allowed: K rows of K numbers, as run.summary['confusion']",
     )
-    if counts is None or np.size(counts) == 0:  # type: ignore[arg-type]
+    try:
+        table = np.asarray([] if counts is None else counts, dtype=float)
+    except (TypeError, ValueError):
+        table = np.full(1, math.nan)
+    if not table.size:
         none = "a task without classes has none; of two classes run.summary['errors'] says enough"
         raise UserError(f"{call}={check.shown(counts)}: nothing to show; {allowed}; {none}")
-    try:
-        table = np.asarray(counts, dtype=float)
-    except (TypeError, ValueError):
-        table = np.empty(0)
     if table.ndim != 2 or table.shape[0] != table.shape[1] or not (table >= 0).all():
         raise UserError(f"{call}={check.shown(counts)}: not a table of counts; {allowed}")
     return table

@@ -84,8 +84,9 @@ def _finding(metrics: pd.DataFrame, names: Sequence[str]) -> str:
 def _check_curves(metrics: pd.DataFrame, records: pd.DataFrame) -> None:
     """Refuse what are no such tables, or the two in the wrong order."""
     call = "learning_curves"
-    check.table(f"{call}: metrics", metrics, ["step"] if len(metrics) else [], "run.metrics")
-    check.table(f"{call}: records", records, ["step", "layer"] if len(records) else [], "run.records")
+    for name, table, needed in (("metrics", metrics, ["step"]), ("records", records, ["step", "layer"])):
+        check.table(f"{call}: {name}", table, [], f"run.{name}")
+        check.table(f"{call}: {name}", table, needed if len(table) else [], f"run.{name}")
     if "layer" in metrics:
         allowed = "allowed: learning_curves(run.metrics, run.records)"
         raise UserError(f"{call}: metrics has a column layer, so it is no table of evaluations; {allowed}")

@@ -391,19 +391,18 @@ def _metric_panel(
     if not dots:
         axes.text(0.5, 0.5, "no run has ended", transform=axes.transAxes, ha="center", color=GREY)
     values.axis(axes)
-    _crosses(axes, troubles, told=len(values.typed) <= (2 if _is_narrow(axes) else MOST_LABELS))
+    narrow = axes.get_figure().get_size_inches()[0] <= style.NARROW  # type: ignore[union-attr]
+    _crosses(axes, troubles, told=len(values.typed) <= (2 if narrow else MOST_LABELS))
+    _say_metric(axes, name, [y for _, y in means], narrow=bool(narrow))
+
+
+def _say_metric(axes: Axes, name: str, means: Sequence[float], *, narrow: bool) -> None:
+    """The name of the y axis, which is logarithmic where a loss spans decades."""
     better = "lower" if lower_is_better(name) else "higher"
-    if _is_narrow(axes):
-        axes.set_ylabel(f"{name} on validation\n({better} is better)", fontsize=9.5)
-    else:
-        axes.set_ylabel(f"{name} on validation ({better} is better)")
-    found = [y for _, y in means]
-    if lower_is_better(name) and found and min(found) > 0 and max(found) / min(found) > style.WIDE:
+    between = "\n" if narrow else " "
+    axes.set_ylabel(f"{name} on validation{between}({better} is better)", fontsize=9.5 if narrow else None)
+    if lower_is_better(name) and means and min(means) > 0 and max(means) / min(means) > style.WIDE:
         axes.set_yscale("log")
-
-
-def _is_narrow(axes: Axes) -> bool:
-    return bool(axes.get_figure().get_size_inches()[0] <= style.NARROW)  # type: ignore[union-attr]
 
 
 def _joined(axes: Axes, values: Values, runs: Sequence[Own], folded: Sequence[str]) -> None:

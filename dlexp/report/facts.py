@@ -161,8 +161,8 @@ def _where_it_broke(facts: Mapping[str, Any]) -> str | None:
             f" The largest activation_rms of a layer went from {compact(grew['first'])} at step"
             f" {grew['first_step']} to {compact(grew['last'])} at step {grew['last_step']}."
         )
-    name = reason.removeprefix("its ").removesuffix(" is not finite")
-    if layer is None or name == reason:
+    name, _, rest = reason.removeprefix("its ").partition(" ")
+    if layer is None or rest != "is not finite":
         where = f"{layer}: " if layer else ""
         return f"The loss is not finite at step {step}: {where}{reason}.{before}"
     if name in ("activation_rms", "weight_norm"):
