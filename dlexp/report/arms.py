@@ -45,7 +45,7 @@ def _table(sweep: Sweep, shown: list[int], *, spread_of_loss: bool) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     for key in sweep.keys:
-        table.add_column(_header(key), overflow="ellipsis")  # these make room for numbers
+        table.add_column(_header(key), overflow="ellipsis", min_width=4)  # these make room for numbers
     columns = ("loss",) if metric == "loss" else ("loss", metric)
     factors = _has_factors(sweep)
     for name in (*columns, "delta factor") if factors else columns:

@@ -14,6 +14,7 @@ PIXELS = 88  # for an inch of a figure, at most: words are equally large in all 
 DARK = "#14171b"  # the paper of the dark theme; style.css has the same
 COLOUR = re.compile(r"((?:fill|stroke|stop-color): )#([0-9a-f]{6})")
 SAME = "000000"  # words on pale cells, and what is exactly 0: data, not ink
+GREYEST = 30  # of 255, between the channels of what is called grey
 VARIABLE = re.compile(r"var\(--c([0-9a-f]{6}),")
 
 
@@ -63,16 +64,21 @@ def on_dark(colour: str) -> str:
     """The colour of the same hue that stands out from dark paper as this one does from white.
 
     As much contrast, as WCAG 2 defines it; so what is pale stays in the background, and words can be read.
+    Greys keep all of it; other colours get at least 3, with less of which lines are hard to see, and at most
+    7, with more of which they are nearly white.
     """
     if colour.lower() == "#ffffff":
         return DARK
     rgb = [_linear(int(colour[i : i + 2], 16) / 255) for i in (1, 3, 5)]
     own, paper = _luminance(rgb), _luminance([_linear(int(DARK[i : i + 2], 16) / 255) for i in (1, 3, 5)])
-    wanted = min(1.0, 1.05 / (own + 0.05) * (paper + 0.05) - 0.05)
-    if own > wanted:
-        rgb = [x * wanted / own for x in rgb]
-    else:
-        rgb = [x + (1 - x) * (wanted - own) / (1 - own) for x in rgb]
+    contrast = 1.05 / (own + 0.05)
+    channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    if max(channels) - min(channels) > GREYEST:
+        contrast = min(max(contrast, 3.0), 7.0)
+    wanted = min(1.0, contrast * (paper + 0.05) - 0.05)
+    brighter = min(wanted / own, 1 / max(rgb)) if own else 1.0  # the hue stays, and what is missing is white
+    rgb, own = [x * brighter for x in rgb], own * brighter
+    rgb = [x + (1 - x) * max(0.0, wanted - own) / (1 - own) if own < 1 else x for x in rgb]
     return "#" + "".join(f"{round(255 * _encoded(x)):02x}" for x in rgb)
 
 
