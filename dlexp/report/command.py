@@ -167,7 +167,7 @@ def _report_run(folder: Path, terminal: Terminal) -> Path:
     from dlexp.report import facts, figures, page
 
     run = Run(folder)
-    summary = run.summary if (folder / SUMMARY).exists() else facts.so_far(run)
+    summary = facts.summary_of(run)
     if summary["status"] == UNFINISHED:
         go_on = f"if it was killed: dlexp resume={shlex.quote(str(folder))}"
         said = f"no summary: the run still goes on, or was killed; {go_on}"

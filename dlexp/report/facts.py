@@ -30,7 +30,7 @@ MOST_CELLS = 4  # that the story tells of
 def of_run(folder: Path) -> dict[str, Any]:
     """A run, finished or not: kind, folder, status, reason, command, words, choices, metrics, layers, ..."""
     run = Run(folder)
-    summary = run.summary if (folder / SUMMARY).exists() else so_far(run)
+    summary = summary_of(run)
     words = summary.get("overrides") or []
     job = Job(folder.name, split_words(words), summary)
     layers = summary.get("layers") or []
@@ -247,7 +247,7 @@ def _used(summary: Mapping[str, Any], words: Sequence[str]) -> list[str]:
 
 def theory(run: Run) -> dict[str, tuple[float, str]]:
     """Quantity -> the factor per layer that theory gives for its start, and how that is called."""
-    summary = run.summary if (run.folder / SUMMARY).exists() else so_far(run)
+    summary = summary_of(run)
     return {name: (found.factor, found.label) for name, found in slopes(summary).items()}
 
 
@@ -326,6 +326,23 @@ def _yaml(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def summary_of(run: Run) -> dict[str, Any]:
+    """Its summary, or what is known so far; of a run that failed before its first step with what it lacks."""
+    if not (run.folder / SUMMARY).exists():
+        return so_far(run)
+    known = {name: x for name, x in run.summary.items() if x is not None or name not in NOTHING}
+    return NOTHING | known
+
+
+NOTHING: dict[str, Any] = {
+    "layers": [],
+    "metrics": {},
+    "diverged": None,
+    "steps": None,
+    "recorded": {"first": None, "last": None},
+}
 
 
 def so_far(run: Run) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlexp.errors import UserError
-from dlexp.folder import METRICS, PLAN, RECORDS, SUMMARY
+from dlexp.folder import CONFIG, METRICS, PLAN, RECORDS, SUMMARY
 from dlexp.profile import hidden_and_outputs
 
 if TYPE_CHECKING:
@@ -23,9 +23,11 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).resolve()  # found again after os.chdir, too
         if not (self.folder / RECORDS).exists() and not (self.folder / SUMMARY).exists():
-            sweep = "; a sweep is loaded by dlexp.load_sweep" if (self.folder / PLAN).exists() else ""
+            more = "; a sweep is loaded by dlexp.load_sweep" if (self.folder / PLAN).exists() else ""
+            if (self.folder / CONFIG).is_dir():
+                more = "; the run has just begun, or was killed before its first step"
             raise UserError(
-                f"{folder}: not a run folder; it has neither records.jsonl nor summary.json{sweep}"
+                f"{folder}: not a run folder; it has neither records.jsonl nor summary.json{more}"
             )
 
     def __repr__(self) -> str:

@@ -453,6 +453,20 @@ def test_broken_files_are_told_in_a_line(name: str, content: str, tmp_path: Path
     assert str(run_folder) in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("summary", ['{"status": "failed", "error": "boom"}', '{"status": "interrupted"}'])
+def test_page_of_a_run_that_never_began(summary: str, tmp_path: Path) -> None:
+    """It failed before there was a layer: the reason is all there is."""
+    (tmp_path / "summary.json").write_text(summary)
+    command([str(tmp_path)])
+    page = read(tmp_path)
+    assert "before the first step" in page.text and not page.all("svg")
+    assert "boom" in page.text or "interrupted" in page.text
+    (tmp_path / "summary.json").unlink()
+    (tmp_path / ".hydra").mkdir()
+    with pytest.raises(UserError, match="the run has just begun, or was killed before its first step"):
+        command([str(tmp_path)])
+
+
 def test_a_page_that_cannot_be_made_is_named(
     sweep_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
