@@ -38,6 +38,7 @@ def summary(parts: Parts, device: str, threads: int, started: str) -> dict[str, 
         "seed": request.config.seed,
         "overrides": request.overrides,
         "choices": request.choices,
+        "used": list(parts.used),
         "config": OmegaConf.to_container(request.config),
         "data": {
             "input_shape": list(parts.data.input_shape),

@@ -32,6 +32,9 @@ TRACE = "error.log"  # of a job that failed
 PICTURES = ("layers.png", "curves.png")  # of a single run, from `dlexp report`
 PAGE = "report.html"
 ENDED = ("finished", "stopped_early", "diverged")  # a run with such a status has nothing left to do
+COUNTED = ("finished", "stopped_early")  # the numbers of these are compared
+UNFINISHED = "unfinished"  # no summary: the run still goes on, or was killed
+NOT_BEGUN = "not begun"  # planned, but there is no folder
 
 
 def now() -> str:

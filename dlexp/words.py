@@ -6,7 +6,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+SHORT = 7  # characters: a longer number is rounded where it is shown
 LONGEST_NAME = 150  # of a job's folder; file systems end at 255
+Value = str | int | float | bool | None
 
 
 def key_of(word: str) -> str:
@@ -40,3 +42,26 @@ def folder_name(words: Sequence[str]) -> str:
     if safe == name and len(name) <= LONGEST_NAME:
         return name
     return f"{safe[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def value(text: str | None) -> Value:
+    """What a typed value means: a number, true or false, nothing, or a text."""
+    if text is None or text == "null":
+        return None
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def short(text: str | None, most: int = 18) -> str:
+    """A value in few characters."""
+    if text is None:
+        return "–"
+    if len(text) > SHORT and isinstance(number := value(text), float):
+        return f"{number:.3g}"
+    return text if len(text) <= most else f"{text[: most - 1]}…"

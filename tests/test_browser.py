@@ -43,13 +43,15 @@ frame.onload = () => {
   const page = frame.contentDocument, root = page.documentElement, window_ = frame.contentWindow;
   const style = (what) => window_.getComputedStyle(page.querySelector(what));
   document.title = JSON.stringify({
-    content: root.scrollWidth, room: root.clientWidth, images: page.images.length,
-    shown: [...page.images].filter((image) => image.naturalWidth > 100 && image.offsetWidth > 100).length,
+    content: root.scrollWidth, room: root.clientWidth, figures: page.querySelectorAll("figure").length,
+    shown: [...page.querySelectorAll("figure svg[role]")]
+      .filter((one) => one.getBoundingClientRect().width > 100).map((one) => one.getAttribute("class")),
+    words: style("figure svg.wide g[style*=fill]").fill,
     beyond: [...page.querySelectorAll("main *")].filter((one) => !one.closest(".box")
       && one.getBoundingClientRect().right > root.clientWidth + 1).map((one) => one.outerHTML.slice(0, 80)),
     small: [...page.querySelectorAll("main *")].filter((one) => !one.children.length && one.textContent.trim()
       && parseFloat(window_.getComputedStyle(one).fontSize) < 12).length,
-    paper: style("body").backgroundColor, ink: style("body").color, card: style(".card").backgroundColor,
+    paper: style("body").backgroundColor, ink: style("body").color,
     closed: page.querySelectorAll("details:not([open])").length,
     loaded: window_.performance.getEntriesByType("resource")
       .filter((one) => !one.name.startsWith("data:")).length,
@@ -123,13 +125,14 @@ def test_report(name: str, width: int, site: tuple[Path, str], tmp_path: Path) -
         assert title, said[:2000]
         found = json.loads(unescape(title[1]))
         assert found["content"] == found["room"] <= width and found["beyond"] == []
-        assert found["images"] == found["shown"] >= 2
-        assert found["small"] == 0 and found["loaded"] == 0 and found["card"] == "rgb(255, 255, 255)"
+        assert found["shown"] == ["wide" if width > 800 else "narrow"] * found["figures"] != []
+        assert found["small"] == 0 and found["loaded"] == 0
         assert found["closed"] >= 1
-        seen[theme] = found["paper"], found["ink"]
+        seen[theme] = found["paper"], found["ink"], found["words"]
         assert picture.stat().st_size > 50_000
-    assert seen["light"] == ("rgb(255, 255, 255)", "rgb(27, 31, 36)")
-    assert seen["dark"] == ("rgb(20, 23, 27)", "rgb(232, 235, 238)")
+    assert seen["light"] == ("rgb(255, 255, 255)", "rgb(27, 31, 36)", "rgb(27, 31, 36)")
+    assert seen["dark"][:2] == ("rgb(20, 23, 27)", "rgb(232, 235, 238)")
+    assert min(map(int, re.findall(r"\d+", seen["dark"][2]))) > 200  # words of a picture are bright, too
 
 
 def test_report_on_paper(site: tuple[Path, str], tmp_path: Path) -> None:

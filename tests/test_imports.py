@@ -81,6 +81,14 @@ def test_reports_never_build_a_model() -> None:
         assert below(imports(module), *BUILDS) == set(), module
 
 
+def test_pictures_know_no_reports() -> None:
+    """Reports draw pictures, never the reverse: what both need stands beside them."""
+    for module in inside("dlexp.plots"):
+        assert below(imports(module), "dlexp.report") == set(), module
+    for module in ("dlexp.numbers", "dlexp.profile", "dlexp.words", "dlexp.folder", "dlexp.theory"):
+        assert below(imports(module), "dlexp.report", "dlexp.plots") == set(), module
+
+
 def test_only_the_command_line_calls_hydra_main() -> None:
     """Everybody else composes without touching Hydra's global state."""
     callers = {

@@ -10,6 +10,6 @@ Figures are independent of pyplot, so nothing has to be closed, and a notebook s
 from dlexp.plots.classes import confusion, samples
 from dlexp.plots.depth import history, signature
 from dlexp.plots.steps import learning_curves, over_time
-from dlexp.plots.swept import arms
+from dlexp.plots.swept import arms, colours
 
-__all__ = ["arms", "confusion", "history", "learning_curves", "over_time", "samples", "signature"]
+__all__ = ["arms", "colours", "confusion", "history", "learning_curves", "over_time", "samples", "signature"]

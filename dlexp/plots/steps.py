@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlexp.better import lower_is_better
-from dlexp.plots import style
-from dlexp.plots.depth import columns, empty
-from dlexp.report.numbers import compact
+from dlexp.errors import UserError
+from dlexp.numbers import compact
+from dlexp.plots import check, style
+from dlexp.plots.depth import empty
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 TRAIN = "#8A8A8A"
 SPLITS = {"train_dev": style.PURPLE, "validation": style.BLUE, "test": style.VERMILLION}
+LARGE = 1e4  # from here on matplotlib would write a power of ten above the axis
 MOST_PANELS = 4  # of recurrent layers
 
 
@@ -32,20 +34,32 @@ class Curve(NamedTuple):
 
 
 @style.drawn
-def learning_curves(metrics: pd.DataFrame, records: pd.DataFrame, *, title: str | None = None) -> Figure:
+def learning_curves(
+    metrics: pd.DataFrame, records: pd.DataFrame, *, title: str | None = None, narrow: bool = False
+) -> Figure:
     """Loss and first metric over steps: batches of training (each a dot), validation and test.
 
     Args:
         metrics: `Run.metrics`; a row per evaluation.
         records: `Run.records`; of each recorded step its loss and the metrics of its batch are taken.
         title: what stands above.
+        narrow: panels below each other, for a phone.
+
+    Raises:
+        UserError: one of them is not such a table.
     """
     from matplotlib.figure import Figure
 
+    _check_curves(metrics, records)
     names = ["loss", *_first_metric(metrics)]
-    figure = Figure(figsize=(12.6, 4.3))
-    panels = figure.subplots(1, len(names), squeeze=False)[0]
-    style.inches(figure, left=0.75, right=1.95, top=1.0, bottom=0.6, across=2.55, columns=len(names))
+    if narrow:
+        figure = Figure(figsize=(style.NARROW, 1.9 + 2.6 * len(names)))
+        panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+        style.inches(figure, left=0.6, right=1.5, top=1.2, bottom=0.6, down=1.15, rows=len(names))
+    else:
+        figure = Figure(figsize=(12.6, 4.3))
+        panels = figure.subplots(1, len(names), squeeze=False)[0]
+        style.inches(figure, left=0.75, right=1.95, top=1.0, bottom=0.6, across=2.55, columns=len(names))
     drawn = False
     for axes, name in zip(panels, names, strict=True):
         curves = _curves(metrics, records, name)
@@ -56,9 +70,26 @@ def learning_curves(metrics: pd.DataFrame, records: pd.DataFrame, *, title: str 
         style.say_y(axes, name, f"{better} is better{log}")
     if not drawn:
         return empty(figure, "nothing evaluated yet")
-    said = title or "How well does it learn?"
-    figure.suptitle(said, weight="bold", x=panels[0].get_position().x0, ha="left", y=0.965)
+    style.headline(figure, title or _finding(metrics, names))
     return figure
+
+
+def _finding(metrics: pd.DataFrame, names: Sequence[str]) -> str:
+    """The last numbers on validation."""
+    known = {name: metrics[tag].dropna() for name in names if (tag := f"{name}/validation") in metrics}
+    said = [f"{name} {compact(float(own.iloc[-1]))}" for name, own in known.items() if len(own)]
+    return f"On validation in the end {', '.join(said)}" if said else "What single batches say"
+
+
+def _check_curves(metrics: pd.DataFrame, records: pd.DataFrame) -> None:
+    """Refuse what are no such tables, or the two in the wrong order."""
+    call = "learning_curves"
+    for name, table, needed in (("metrics", metrics, ["step"]), ("records", records, ["step", "layer"])):
+        check.table(f"{call}: {name}", table, [], f"run.{name}")
+        check.table(f"{call}: {name}", table, needed if len(table) else [], f"run.{name}")
+    if "layer" in metrics:
+        allowed = "allowed: learning_curves(run.metrics, run.records)"
+        raise UserError(f"{call}: metrics has a column layer, so it is no table of evaluations; {allowed}")
 
 
 def _first_metric(metrics: pd.DataFrame) -> list[str]:
@@ -97,7 +128,7 @@ def _curve(table: pd.DataFrame, column: str, name: str, colour: str) -> Curve:
 
 def _curve_panel(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
     """A line for each, named on its right with its last number."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     known = [x for curve in curves for x in curve.numbers if math.isfinite(x)]
     for curve in curves:
@@ -113,6 +144,8 @@ def _curve_panel(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
         )
     if log and known and min(known) > 0 and max(known) / min(known) > style.WIDE:
         axes.set_yscale("log")
+    elif known and max(map(abs, known)) >= LARGE:  # in full at each tick, not 0.2, 0.4 and "1e8" above
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: compact(x)))
     last = max((max(curve.steps) for curve in curves if curve.steps), default=1)
     axes.set_xlim(-0.02 * max(last, 1), 1.02 * max(last, 1))
     if any(curve.words for curve in curves):
@@ -128,11 +161,12 @@ def _curve_panel(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
             ends.append((style.share(axes, finite[-1]), f"{curve.name} {compact(finite[-1])}", curve.colour))
     style.beside(axes, ends)
     axes.set_xlabel("step", fontsize=9.5, color=style.GREY)
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    narrow = axes.get_figure().get_size_inches()[0] <= style.NARROW  # type: ignore[union-attr]
+    axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 7, integer=True))
 
 
 @style.drawn
-def over_time(table: pd.DataFrame, *, title: str | None = None) -> Figure:
+def over_time(table: pd.DataFrame, *, title: str | None = None, narrow: bool = False) -> Figure:
     """The error that reaches each time step of a recurrent layer, log scale: first (pale) and last recorded.
 
     A panel for each layer; a dashed line is that of an LSTM's cell state.
@@ -140,21 +174,28 @@ def over_time(table: pd.DataFrame, *, title: str | None = None) -> Figure:
     Args:
         table: `Run.over_time`; a row per recorded step, layer and time step.
         title: what stands above.
+        narrow: panels below each other, for a phone.
 
     Raises:
-        UserError: a column is missing.
+        UserError: it is not such a table.
     """
     from matplotlib.figure import Figure
 
-    columns(table, ["step", "layer", "time", "delta_rms"])
+    check.table("over_time: table", table, ["step", "layer", "time", "delta_rms"], "run.over_time")
     quantities = [
         name for name in ("delta_rms", "cell_delta_rms") if name in table and table[name].notna().any()
     ]
     known = table.dropna(subset=quantities, how="all") if quantities else table.iloc[:0]
     layers = [str(x) for x in known["layer"].unique()][:MOST_PANELS]
-    figure = Figure(figsize=(12.6, 4.3))
-    panels = figure.subplots(1, max(1, len(layers)), squeeze=False, sharey=True)[0]
-    style.inches(figure, left=0.75, right=1.75, top=1.0, bottom=0.6, across=1.75, columns=len(panels))
+    count = max(1, len(layers))
+    if narrow:
+        figure = Figure(figsize=(style.NARROW, 1.9 + 2.6 * count))
+        panels = figure.subplots(count, 1, squeeze=False, sharey=True)[:, 0]
+        style.inches(figure, left=0.6, right=1.5, top=1.2, bottom=0.6, down=1.15, rows=count)
+    else:
+        figure = Figure(figsize=(12.6, 4.3))
+        panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+        style.inches(figure, left=0.75, right=1.75, top=1.0, bottom=0.6, across=1.75, columns=count)
     if not layers:
         return empty(figure, "no layer ran over time")
     steps = [int(x) for x in known["step"].unique()]
@@ -164,7 +205,7 @@ def over_time(table: pd.DataFrame, *, title: str | None = None) -> Figure:
     ((low, high),) = style.limits([positive])
     for axes, layer in zip(panels, layers, strict=False):
         style.decades(axes, low, high)
-        style.say_y(axes, layer, "delta_rms: the error that arrives at a time step, log scale")
+        style.say_y(axes, layer, "delta_rms: the error that arrives, log scale")
         ends = []
         for step in dict.fromkeys((steps[0], steps[-1])):
             own = known[(known["step"] == step) & (known["layer"] == layer)]
@@ -182,6 +223,5 @@ def over_time(table: pd.DataFrame, *, title: str | None = None) -> Figure:
                 ends.append((style.share(axes, last), f"{cell}step {step}", colour))
         style.beside(axes, ends)
         axes.set_xlabel("time step (0 is the first input)", fontsize=9.5, color=style.GREY)
-    said = title or "How much error reaches each time step?"
-    figure.suptitle(said, weight="bold", x=panels[0].get_position().x0, ha="left", y=0.965)
+    style.headline(figure, title or "How much error reaches each time step?")
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
 
 # Okabe and Ito 2008, told apart also by the colour-blind; yellow, hard to read on white, is left out.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = WORD_COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1B1F24"),
 )
 GREY = "#666666"  # of words
+INK = "#1B1F24"  # of words and axes; #000000 itself is data, and looks the same on dark paper
 PALE = "#8FBEDB"  # what was at the start, beside BLUE
 CONTRAST = 4.5  # of words on white, at least (WCAG 2, AA)
 SETTINGS: dict[Any, Any] = {
@@ -26,8 +28,10 @@ SETTINGS: dict[Any, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "axes.axisbelow": True,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
-LEAST = 2.0  # decades from the foot to the top of a panel, at least: a flat profile looks flat
+NARROW = 4.0  # inches: the width of a picture for a phone
+LEAST_DECADES = 2.0  # from the foot to the top of a panel, at least: a flat profile looks flat
 FOOT, TOP = 0.02, 0.985  # of a panel's height: where a line on a log scale has a 0, and what is not finite
 WIDE = 50.0  # from the smallest to the largest number: from here on an axis is logarithmic
 MANY_DECADES = 1e4  # from here on nobody reads minor ticks, and they take long to draw
@@ -85,6 +89,24 @@ def inches(figure: Figure, *, left: float, right: float, top: float, bottom: flo
     )
 
 
+def headline(figure: Figure, said: str, *, left: float | None = None) -> None:
+    """Bold words above all panels, on as many lines as they need.
+
+    Args:
+        left: where they begin, in inches; at the left edge of the first panel if not said.
+    """
+    width, height = figure.get_size_inches()
+    narrow = width <= NARROW
+    if left is None:
+        left = float(figure.axes[0].get_position().x0 * width)
+    if narrow:
+        left = 0.1
+    size, each = (11.0, 11.0) if narrow else (13.0, 9.5)  # points, characters in an inch
+    lines = textwrap.wrap(said, int((width - left) * each))
+    place = {"x": left / width, "y": 1 - 0.12 / height, "ha": "left", "va": "top"}
+    figure.suptitle("\n".join(lines), weight="bold", fontsize=size, **place)
+
+
 def decades(axes: Axes, low: float, high: float) -> None:
     """A log axis from low to high, with a tick for each of at most some nine decades."""
     from matplotlib.ticker import LogLocator, NullLocator
@@ -103,7 +125,7 @@ def limits(columns: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     for column in columns:
         logs = [math.log10(x) for x in column if x > 0]
         ends.append((min(logs), max(logs)) if logs else (0.0, 0.0))
-    span = max(LEAST, 1.12 * max(high - low for low, high in ends) + 0.1)
+    span = max(LEAST_DECADES, 1.12 * max(high - low for low, high in ends) + 0.1)
     return [(10 ** ((low + high - span) / 2), 10 ** ((low + high + span) / 2)) for low, high in ends]
 
 
@@ -151,15 +173,15 @@ def _runs(places: Sequence[tuple[float, str]]) -> list[list[tuple[float, str]]]:
     return found
 
 
-def beside(axes: Axes, ends: Iterable[tuple[float, str, Any]], *, least: float = 0.065) -> None:
+def beside(axes: Axes, ends: Iterable[tuple[float, str, Any]]) -> None:
     """Write on the right of a panel what its lines are, moved apart where words would overlap.
 
     Args:
         ends: where a line ends as a share of the panel's height, what it is, its colour.
-        least: distance between two words, as a share of the panel's height.
     """
     placed = sorted(ends, key=lambda end: end[0])
-    heights = apart([height for height, *_ in placed], least)
+    size = 9 if axes.get_figure().get_size_inches()[0] <= NARROW else 10  # type: ignore[union-attr]
+    heights = apart([height for height, *_ in placed], distance(axes, size))
     for (_, label, colour), at in zip(placed, heights, strict=True):
         axes.annotate(
             label,
@@ -169,9 +191,15 @@ def beside(axes: Axes, ends: Iterable[tuple[float, str, Any]], *, least: float =
             textcoords="offset points",
             color=ink(colour),
             va="center",
-            fontsize=10,
+            fontsize=size,
             weight="bold",
         )
+
+
+def distance(axes: Axes, size: float) -> float:
+    """Between two lines of words of a size in points, as a share of the panel's height."""
+    inches = axes.get_figure().get_size_inches()[1] * axes.get_position().height  # type: ignore[union-attr]
+    return float(1.25 * size / 72 / inches)
 
 
 def share(axes: Axes, y: float) -> float:

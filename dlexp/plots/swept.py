@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlexp.better import lower_is_better
 from dlexp.errors import UserError
-from dlexp.plots import style
-from dlexp.plots.depth import columns
-from dlexp.plots.style import GREY, WORD_COLOURS, apart, thinned
-from dlexp.report.jobs import COUNTED, NOT_BEGUN, UNFINISHED, short, value
-from dlexp.report.profile import QUANTITY, mean_profile
+from dlexp.folder import COUNTED, NOT_BEGUN, UNFINISHED
+from dlexp.plots import check, style
+from dlexp.plots.style import GREY, LEAST_DECADES, WORD_COLOURS, apart, thinned
+from dlexp.profile import QUANTITY, mean_profile
+from dlexp.words import short, value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,10 @@ LEAST_GAP = 0.08  # of the axis, between two values that are written there
 MOST_PANELS = 4  # side by side
 MOST_LINES = 16  # in a panel
 MOST_LABELS = 8  # of lines, or of places on an axis
-LEAST = 100.0  # from the foot to the top of a log scale: a profile that is nearly flat looks flat
+LEAST_SPAN = 10**LEAST_DECADES
+CROSS = 0.09  # of a panel's height, for a cross with its word
+STRIP, THIN = "#EEEEEE", "#AAAAAA"
+VALUES = "values"  # in the attrs of tables of a sweep: swept key -> all of its values, in their order
 LAYERS = "layer with weights (1 next to the inputs)"
 SIGNAL = f"{QUANTITY} (log scale)"
 
@@ -52,30 +55,48 @@ class Own(NamedTuple):
         return self.status in COUNTED
 
 
+def _numbers(typed: Sequence[str | None]) -> list[float]:
+    """Those of the values that are numbers."""
+    return [x for x in map(value, typed) if isinstance(x, (int, float)) and not isinstance(x, bool)]
+
+
+def _palette(count: int, *, numeric: bool) -> list[Any]:
+    """A colour for each value: words are told apart, numbers go from dark to light."""
+    import matplotlib
+
+    if not numeric and count <= len(WORD_COLOURS):
+        return list(WORD_COLOURS[:count])
+    scale = matplotlib.colormaps["viridis"]
+    return [scale(0.8 * i / max(1, count - 1)) for i in range(count)]
+
+
 class Values:
-    """The values of a swept key: their order, places on an axis, and colours, the same in all panels."""
+    """The values of a swept key: their order, places on an axis, and colours, the same in all panels.
 
-    def __init__(self, key: str, typed: Sequence[str | None]) -> None:
-        import matplotlib
+    Args:
+        typed: the values that are drawn.
+        known: those of the whole sweep, if that has more: a value keeps the colour that it has there.
+    """
 
+    def __init__(
+        self, key: str, typed: Sequence[str | None], known: Sequence[str | None] | None = None
+    ) -> None:
         self.key = key
-        numbers = [x for x in map(value, typed) if isinstance(x, (int, float)) and not isinstance(x, bool)]
+        every = list(dict.fromkeys([*(known or ()), *typed]))
+        numbers = _numbers(every)
         # A seed is a name, no quantity: no line leads from one to the next.
-        self.numeric = key != SEED and len(numbers) == len(typed) and all(map(math.isfinite, numbers))
+        self.numeric = key != SEED and len(numbers) == len(every) and all(map(math.isfinite, numbers))
         if self.numeric:
-            numbers, typed = zip(*sorted(zip(numbers, typed, strict=True)), strict=True)  # type: ignore[assignment,type-var]
-        self.typed = list(typed)
+            every = [own for _, own in sorted(zip(numbers, every, strict=True), key=lambda one: one[0])]
+        palette = dict(zip(every, _palette(len(every), numeric=self.numeric), strict=True))
+        self.typed = [own for own in every if own in set(typed)]
+        self.colours: list[Any] = [palette[own] for own in self.typed]
+        typed, numbers = self.typed, _numbers(self.typed)
         positive = [x for x in numbers if x > 0]
         wide = self.numeric and len(positive) > 1 and max(positive) / min(positive) >= style.WIDE
         self.log = wide and len(positive) == len(typed)
         self.even = not self.numeric or (wide and not self.log)  # 0, 0.001, 0.1 have no common axis
         self.places: list[float] = list(range(len(typed))) if self.even else list(numbers)
-        if self.numeric or len(typed) > len(WORD_COLOURS):
-            scale = matplotlib.colormaps["viridis"]
-            last = max(1, len(typed) - 1)
-            self.colours: list[Any] = [scale(0.8 * i / last) for i in range(len(typed))]
-        else:
-            self.colours = list(WORD_COLOURS)
 
     def labels(self) -> list[str]:
         return [short(text) for text in self.typed]
@@ -129,11 +150,18 @@ class Values:
 
 @style.drawn
 def arms(
-    runs: pd.DataFrame, profiles: pd.DataFrame, key: str, *, metric: str | None = None, note: str = ""
+    runs: pd.DataFrame,
+    profiles: pd.DataFrame,
+    key: str,
+    *,
+    metric: str | None = None,
+    note: str = "",
+    narrow: bool = False,
 ) -> Figure:
     """What a swept key does to the metric, and to the error that reaches each layer.
 
-    A value has the same colour in all pictures of a sweep; runs without a number are crosses at the foot.
+    A value has the same colour in all pictures of a sweep, also where rows of its tables are left out; runs
+    without a number are crosses in the grey strip at the foot.
 
     Args:
         runs: `Sweep.runs`; a row per run: run, the swept keys, seed, status, numbers.
@@ -141,57 +169,118 @@ def arms(
         key: one of the swept keys, or seed.
         metric: for example accuracy; the first one on validation if not said.
         note: what else a reader should know, for the line at the foot.
+        narrow: panels below each other, for a phone.
 
     Raises:
-        UserError: the key was not swept, or a column is missing.
+        UserError: the key was not swept, or one of them is not such a table.
     """
-    from matplotlib.figure import Figure
-
-    columns(runs, ["run", SEED, "status"])
-    columns(profiles, ["run", "number", "first", "last"])
-    swept = [str(name) for name in runs.columns[1 : list(runs.columns).index(SEED)]]
+    check.table("arms: runs", runs, ["run", SEED, "status"], "sweep.runs")
+    check.table("arms: profiles", profiles, ["run", "number", "first", "last"], "sweep.profiles")
+    swept = _swept(runs)
     if key not in (*swept, SEED):
-        raise UserError(f"key={key}: not swept; allowed: {', '.join((*swept, SEED))}")
+        raise UserError(f"arms: key={key}: not swept; allowed: {', '.join((*swept, SEED))}")
     metric = metric or _first_metric(runs)
     owns = _read(runs, profiles, [*swept, SEED], f"{metric}/validation")
-    values = {own: Values(own, list(dict.fromkeys(run.typed[own] for run in owns))) for own in {*swept, key}}
-    side = _side_by_side([own for own in swept if own != key], values)
+    values = {own: _values(own, owns, runs, profiles) for own in {*swept, key}}
+    side, folded = _arranged(key, swept, values)
     combinations = list(itertools.product(*(values[own].typed for own in side)))
     several = len(combinations) > 1
-    size = (3.7 * len(combinations) + 1.6, 8.4) if several else (12.0, 5.4)
-    figure = Figure(figsize=size)
-    shape = (2, len(combinations)) if several else (1, 2)
-    grid = figure.subplots(*shape, squeeze=False, sharey="row" if several else "none")
-    _margins(figure, below=values[key].height, several=several)
+    figure, above, below = _panels(len(combinations), narrow=narrow, lower=values[key].height)
     lines: list[tuple[Axes, list[End]]] = []
-    for i, combination in enumerate(combinations):
+    for combination, metrics, deltas in zip(combinations, above, below, strict=True):
         own = [r for r in owns if all(r.typed[k] == x for k, x in zip(side, combination, strict=True))]
-        above, below = grid[:, i] if several else grid[0]
-        _metric_panel(above, values[key], own, metric)
-        lines.append((below, _profile_panel(below, values[key], own)))
+        _metric_panel(metrics, values[key], own, metric, folded)
+        lines.append((deltas, _profile_panel(deltas, values[key], own)))
         if several:
             words = [f"{k}={short(x)}" for k, x in zip(side, combination, strict=True)]
             title = "\n".join(words) if len(", ".join(words)) > LONGEST_TITLE else ", ".join(words)
-            colour = style.ink(_colour(values[side[0]], combination[0])) if len(side) == 1 else "black"
-            above.set_title(title, color=colour, weight="bold")
-            if i:
-                above.set_ylabel("")
-                below.set_ylabel("")
+            colour = style.ink(_colour(values[side[0]], combination[0])) if len(side) == 1 else style.INK
+            for axes in (metrics, deltas) if narrow else (metrics,):
+                axes.set_title(title, color=colour, weight="bold")
+            if metrics is not above[0] and not narrow:
+                metrics.set_ylabel("")
+                deltas.set_ylabel("")
     _name(lines)
-    _no_ticks_below(grid[0] if several else grid[0, :1])
-    folded = [k for k in swept if k not in (key, *side) and len(values[k].typed) > 1]
+    _foot(above if several else above[:1])
     title = f"What does {key} do to {metric}, and to the error that reaches each layer?"
-    figure.suptitle("\n".join(textwrap.wrap(title, int(10 * size[0]))), weight="bold")
+    style.headline(figure, title, left=0.2)
     _footnote(figure, " · ".join(filter(None, [note, *_facts(values[key], owns, folded)])))
     return figure
 
 
-def colours(runs: pd.DataFrame, key: str) -> dict[str | None, str]:
-    """The colour of each value of a swept key in the pictures of a sweep, for tables beside them."""
+def _swept(runs: pd.DataFrame) -> list[str]:
+    """The swept keys stand between the run and its seed."""
+    return [str(name) for name in runs.columns[1 : list(runs.columns).index(SEED)]]
+
+
+def _values(key: str, runs: Sequence[Own], *tables: pd.DataFrame) -> Values:
+    return Values(key, list(dict.fromkeys(run.typed[key] for run in runs)), _known_values(key, *tables))
+
+
+def _known_values(key: str, *tables: pd.DataFrame) -> list[str | None]:
+    """All values of a key in the sweep that the tables are of, also those whose rows were left out.
+
+    Where nothing came with the tables (they were read from a file, say), those in the last one count first:
+    profiles are seldom cut.
+    """
+    for table in tables:
+        if key in (named := table.attrs.get(VALUES) or {}):
+            return list(named[key])
+    return list(dict.fromkeys(text(x) for table in reversed(tables) if key in table for x in table[key]))
+
+
+def folded_keys(runs: pd.DataFrame, key: str) -> list[str]:
+    """The other swept keys whose values one panel of the picture of `key` takes together."""
+    swept = _swept(runs)
+    typed = {own: list(dict.fromkeys(text(x) for x in runs[own])) for own in {*swept, key}}
+    return _arranged(key, swept, {own: Values(own, found) for own, found in typed.items()})[1]
+
+
+def _arranged(key: str, swept: Sequence[str], values: Mapping[str, Values]) -> tuple[list[str], list[str]]:
+    """The other swept keys: those with panels of their own, and those that are folded into each panel."""
+    side = _side_by_side([own for own in swept if own != key], values)
+    return side, [own for own in swept if own not in (key, *side) and len(values[own].typed) > 1]
+
+
+def _panels(count: int, *, narrow: bool, lower: float) -> tuple[Figure, list[Axes], list[Axes]]:
+    """The panels of the metric and those of the profiles, `count` of each.
+
+    Args:
+        lower: room for the words below the metric, in inches.
+    """
+    from matplotlib.figure import Figure
+
+    if narrow:
+        rows, down = 2 * count, 0.95 + lower
+        figure = Figure(figsize=(style.NARROW, 2.45 + 2.0 * rows + down * (rows - 1)))
+        grid = list(figure.subplots(rows, 1))
+        style.inches(figure, left=1.0, right=0.15, top=1.0, bottom=1.45, down=down, rows=rows)
+        for axes in grid:
+            axes.sharey(grid[0] if axes in grid[:count] else grid[count])
+        return figure, grid[:count], grid[count:]
+    several = count > 1
+    figure = Figure(figsize=(3.7 * count + 1.6, 8.4) if several else (12.0, 5.4))
+    shape = (2, count) if several else (1, 2)
+    table = figure.subplots(*shape, squeeze=False, sharey="row" if several else "none")
+    _margins(figure, below=lower, several=several)
+    above, below = table if several else (table[:, 0], table[:, 1])
+    return figure, list(above), list(below)
+
+
+def colours(table: pd.DataFrame, key: str) -> dict[str | None, str]:
+    """The colour of each value of a swept key in all pictures of a sweep, for pictures of one's own.
+
+    Args:
+        table: `Sweep.runs`, `Sweep.arms` or `Sweep.profiles`, or some of their rows.
+
+    Raises:
+        UserError: it has no such column.
+    """
     from matplotlib.colors import to_hex
 
-    values = Values(key, list(dict.fromkeys(text(x) for x in runs[key])))
-    return dict(zip(values.typed, map(to_hex, values.colours), strict=False))
+    check.table("colours: table", table, [key], "sweep.runs")
+    values = Values(key, list(dict.fromkeys(text(x) for x in table[key])), _known_values(key, table))
+    return dict(zip(values.typed, map(to_hex, values.colours), strict=True))
 
 
 def text(x: Any) -> str | None:
@@ -237,7 +326,7 @@ def _facts(values: Values, owns: Sequence[Own], folded: Sequence[str]) -> Iterab
     if (count := len(values.typed)) > MOST_LINES:
         yield f"{QUANTITY} of {MOST_LINES} of {count} values"
     if folded:
-        yield f"over all values of {', '.join(folded)}"
+        yield f"mean over all values of {', '.join(folded)}; a thin line joins runs with the same of them"
     if missing := sum(own.status in (UNFINISHED, NOT_BEGUN) for own in owns):
         yield f"{missing} of {len(owns)} runs have not ended"
 
@@ -267,11 +356,13 @@ def _side_by_side(others: Sequence[str], values: Mapping[str, Values]) -> list[s
 
 
 def _colour(values: Values, typed: str | None) -> Any:
-    return "black" if values.numeric else values.colours[values.typed.index(typed)]
+    return style.INK if values.numeric else values.colours[values.typed.index(typed)]
 
 
-def _metric_panel(axes: Axes, values: Values, runs: Sequence[Own], name: str) -> None:
-    """A dot for each run at its value, and their means."""
+def _metric_panel(
+    axes: Axes, values: Values, runs: Sequence[Own], name: str, folded: Sequence[str] = ()
+) -> None:
+    """A dot for each run at its value, and their means; thin lines where other keys are folded in."""
     dots: list[tuple[float, float, Any]] = []
     means: list[tuple[float, float]] = []
     troubles: list[tuple[float, str]] = []
@@ -291,40 +382,76 @@ def _metric_panel(axes: Axes, values: Values, runs: Sequence[Own], name: str) ->
         axes.plot(*zip(*means, strict=True), color=GREY, lw=1.2, zorder=2)
     elif not values.numeric:
         axes.hlines(
-            [y for _, y in means], [x - 0.28 for x, _ in means], [x + 0.28 for x, _ in means], "black", lw=2
+            *([y for _, y in means], [x - 0.28 for x, _ in means], [x + 0.28 for x, _ in means]),
+            colors=style.INK,
+            lw=2,
         )
+    if folded:
+        _joined(axes, values, runs, folded)
+    if not dots:
+        axes.text(0.5, 0.5, "no run has ended", transform=axes.transAxes, ha="center", color=GREY)
     values.axis(axes)
-    _crosses(axes, troubles, told=len(values.typed) <= MOST_LABELS)
+    narrow = axes.get_figure().get_size_inches()[0] <= style.NARROW  # type: ignore[union-attr]
+    _crosses(axes, troubles, told=len(values.typed) <= (2 if narrow else MOST_LABELS))
+    _say_metric(axes, name, [y for _, y in means], narrow=bool(narrow))
+
+
+def _say_metric(axes: Axes, name: str, means: Sequence[float], *, narrow: bool) -> None:
+    """The name of the y axis, which is logarithmic where a loss spans decades."""
     better = "lower" if lower_is_better(name) else "higher"
-    axes.set_ylabel(f"{name} on validation ({better} is better)")
-    found = [y for _, y in means]
-    if lower_is_better(name) and found and min(found) > 0 and max(found) / min(found) > style.WIDE:
+    between = "\n" if narrow else " "
+    axes.set_ylabel(f"{name} on validation{between}({better} is better)", fontsize=9.5 if narrow else None)
+    if lower_is_better(name) and means and min(means) > 0 and max(means) / min(means) > style.WIDE:
         axes.set_yscale("log")
 
 
+def _joined(axes: Axes, values: Values, runs: Sequence[Own], folded: Sequence[str]) -> None:
+    """A thin line through the means of runs that differ in nothing but the key and the seed."""
+    found: dict[tuple[str | None, ...], list[tuple[float, float]]] = {}
+    for place, own in zip(values.places, values.groups(runs), strict=True):
+        numbers: dict[tuple[str | None, ...], list[float]] = {}
+        for run in own:
+            if run.ended and run.metric is not None:
+                numbers.setdefault(tuple(run.typed[k] for k in folded), []).append(run.metric)
+        for same, xs in numbers.items():
+            found.setdefault(same, []).append((place, math.fsum(xs) / len(xs)))
+    if len(found) <= MOST_LINES:
+        for points in found.values():
+            axes.plot(*zip(*points, strict=True), color=THIN, lw=0.8, zorder=1)
+
+
 def _crosses(axes: Axes, troubles: Sequence[tuple[float, str]], *, told: bool) -> None:
-    """Runs without a number, at the foot of the panel."""
+    """Runs without a number, in a strip at the foot of the panel that `_foot` makes room for."""
     foot = axes.get_xaxis_transform()
     places = [place for place, _ in troubles]
-    heights = [0.04 + 0.09 * places[:n].count(place) for n, place in enumerate(places)]
-    axes.plot(places, heights, "x", color="black", ms=7, transform=foot, clip_on=False)
+    heights = [0.03 + CROSS * places[:n].count(place) for n, place in enumerate(places)]
+    axes.plot(places, heights, "x", color=style.INK, ms=7, transform=foot, clip_on=False)
     for (place, what), y in zip(troubles if told else troubles[:1], heights, strict=False):
         where = (place, y + 0.025)
         axes.text(*where, what, transform=foot, ha="center", va="bottom", fontsize=9, color=GREY)
-    if troubles:
-        axes.margins(y=0.22)
 
 
-def _no_ticks_below(panels: Iterable[Axes]) -> None:
-    """No numbers where only the crosses are: there is no accuracy of -0.2."""
-    panels = list(panels)
-    lowest = min(axes.dataLim.y0 for axes in panels)
-    ticks = panels[0].get_yticks()
-    if panels[0].get_yscale() == "linear" and math.isfinite(lowest) and len(ticks) > 1:
-        low, high = panels[0].get_ylim()
-        step = ticks[1] - ticks[0]
-        panels[0].set_yticks([y for y in ticks if lowest - step < y <= high])
-        panels[0].set_ylim(low, high)
+def _foot(panels: Sequence[Axes]) -> None:
+    """A grey strip for crosses below all numbers, without ticks: there is no accuracy of -0.2."""
+    from matplotlib.patches import Rectangle
+
+    lines = [line for axes in panels for line in axes.lines if line.get_marker() == "x"]
+    heights = [float(y) for line in lines for y in list(line.get_ydata())]  # type: ignore[arg-type]
+    highest = max(heights, default=None)
+    if highest is None:
+        return
+    share, first = highest + CROSS, panels[0]
+    low, high = first.get_ylim()
+    known = any(math.isfinite(axes.dataLim.y0) for axes in panels)
+    ticks = [y for y in first.get_yticks() if low <= y <= high] if known else []
+    if first.get_yscale() == "log":
+        first.set_ylim(high / (high / low) ** (1 / (1 - share)), high)
+    else:
+        first.set_ylim(high - (high - low) / (1 - share), high)
+    first.set_yticks(ticks)
+    first.set_yticks([], minor=True)
+    for axes in panels:
+        axes.add_patch(Rectangle((0, 0), 1, share, transform=axes.transAxes, color=STRIP, lw=0, zorder=0.5))
 
 
 def _profile_panel(axes: Axes, values: Values, runs: Sequence[Own]) -> list[End]:
@@ -393,9 +520,9 @@ def _name(lines: Sequence[tuple[Axes, Sequence[End]]]) -> None:
 
     for axes, _ in lines:
         low, high = axes.get_ylim()
-        if high / low < LEAST:
+        if high / low < LEAST_SPAN:
             middle = math.sqrt(low * high)
-            axes.set_ylim(middle / math.sqrt(LEAST), middle * math.sqrt(LEAST))
+            axes.set_ylim(middle / math.sqrt(LEAST_SPAN), middle * math.sqrt(LEAST_SPAN))
         elif high / low > 1e4:
             axes.yaxis.set_minor_locator(NullLocator())  # nobody reads them, and they take long to draw
     for axes, ends in lines:
@@ -408,7 +535,7 @@ def _labels(axes: Axes, ends: Sequence[End]) -> None:
     # What is 0 begins at the foot.
     placed = [((math.log10(end[1]) - low) / (high - low) if end[1] else style.FOOT, *end) for end in ends]
     placed = thinned(sorted(placed, key=lambda end: end[0]), MOST_LABELS)
-    heights = apart([height for height, *_ in placed], 0.055)
+    heights = apart([height for height, *_ in placed], style.distance(axes, 10))
     for (_, layer, y, label, colour), at in zip(placed, heights, strict=True):
         axes.annotate(
             label,
@@ -425,6 +552,9 @@ def _labels(axes: Axes, ends: Sequence[End]) -> None:
 
 
 def _footnote(figure: Figure, words: str) -> None:
-    wide = int(figure.get_size_inches()[0] * 13)
-    lines = textwrap.wrap(words, wide, max_lines=2, placeholder=" …")
-    figure.text(0.5, 0.015, "\n".join(lines), ha="center", va="bottom", fontsize=9, color=GREY)
+    width, height = map(float, figure.get_size_inches())
+    narrow = width <= style.NARROW
+    lines = textwrap.wrap(words, int(width * 13), max_lines=6 if narrow else 2, placeholder=" …")
+    place = (0.1 / width if narrow else 0.5, 0.1 / height)
+    look: dict[str, Any] = {"ha": "left" if narrow else "center", "va": "bottom", "fontsize": 9}
+    figure.text(*place, "\n".join(lines), color=GREY, **look)

@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlexp.report.jobs import NOT_BEGUN, UNFINISHED, Job, short
-from dlexp.report.numbers import compact
+from dlexp.folder import NOT_BEGUN, UNFINISHED
+from dlexp.numbers import compact
+from dlexp.report.jobs import Job
 from dlexp.report.sweep import Arm, Sweep
+from dlexp.words import short
 
 MOST = 20  # arms that are shown
 MEASURED = 1000  # columns: a terminal that is wide enough for anything
@@ -43,7 +45,7 @@ def _table(sweep: Sweep, shown: list[int], *, spread_of_loss: bool) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     for key in sweep.keys:
-        table.add_column(_header(key), overflow="ellipsis")  # these make room for numbers
+        table.add_column(_header(key), overflow="ellipsis", min_width=4)  # these make room for numbers
     columns = ("loss",) if metric == "loss" else ("loss", metric)
     factors = _has_factors(sweep)
     for name in (*columns, "delta factor") if factors else columns:
@@ -118,11 +120,19 @@ def _caption(sweep: Sweep, shown: int) -> Iterator[str]:
     if sweep.best is not None:
         pairs = zip(sweep.keys, sweep.rows[sweep.best].typed, strict=True)
         words = " ".join(f"{key}={text}" for key, text in pairs if text is not None)
-        yield f"★ best {sweep.metric} on validation: {words}"
+        yield f"★ best {sweep.metric} on validation: {words}{warning(sweep)}"
     elif sweep.metric is None and len(sweep.rows) > 1 and any(arm.ended for arm in sweep.rows):
         yield "arms are judged by different metrics, so none is the best"
     if more := len(sweep.rows) - shown:
         yield f"the best {shown} arms; {more} more in {sweep.folder / 'sweep.csv'}"
+
+
+def warning(sweep: Sweep) -> str:
+    """That the best arm did not come through with all of its runs."""
+    arm = sweep.rows[sweep.best or 0]
+    if len(arm.ended) == len(arm.jobs):
+        return ""
+    return f"; careful: only {len(arm.ended)} of its {len(arm.jobs)} runs came to an end"
 
 
 def _troubles(sweep: Sweep) -> Iterator[Text]:

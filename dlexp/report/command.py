@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from dlexp.errors import UserError
-from dlexp.folder import CONFIG, PLAN, SUMMARY
-from dlexp.report.jobs import NOT_BEGUN, UNFINISHED, is_job
+from dlexp.errors import TRACE_HINT, UserError
+from dlexp.folder import CONFIG, NOT_BEGUN, PAGE, PLAN, SUMMARY, UNFINISHED
+from dlexp.report.jobs import is_job
 from dlexp.report.load import Run
 from dlexp.report.terminal import Terminal
 
@@ -45,6 +46,11 @@ def command(words: Sequence[str]) -> None:
         what = "name the folder of a run or of a sweep" if not paths else "one folder at a time"
         raise UserError(f"{said}: {what}, for example dlexp report outputs/sweep/...")
     folder = latest() if paths == ["latest"] else Path(paths[0]).expanduser()
+    with _told(folder, "a report"):
+        _report(folder, options)
+
+
+def _report(folder: Path, options: Sequence[str]) -> None:
     kind = _kind(folder)
     if "--json" in options:
         print(json.dumps(_facts(folder, kind), allow_nan=False))
@@ -102,13 +108,12 @@ def _report_sweep(folder: Path, console: Console) -> tuple[Sweep, Path]:
 
     sweep = Sweep(folder)
     arms.show(sweep, console)
-    try:
+    with _told(folder, "its tables"):
         paths = sweep.write()
-        pictures = figures.pictures(sweep)
-        paths += figures.draw(sweep, pictures)
-        paths.append(page.write_sweep(facts.of_sweep(sweep), sweep, pictures))
-    except OSError as error:
-        raise _unwritable(folder, error) from error
+    with _told(folder, "its pictures"):
+        paths += figures.draw(sweep)
+    with _told(folder, PAGE):
+        paths.append(page.write_sweep(facts.of_sweep(sweep), sweep))
     names = " ".join(path.name for path in paths)
     console.print(Text.assemble((f"{'look':<12}", "dim"), f"{folder}: {names}"), soft_wrap=True)
     return sweep, paths[-1]
@@ -137,8 +142,20 @@ def _kind(folder: Path) -> str:
     raise UserError(f"report {folder}: holds neither a run nor a sweep{hint}")
 
 
-def _unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(f"report {folder}: nothing can be written there: {error.strerror or error}")
+@contextmanager
+def _told(folder: Path, what: str) -> Iterator[None]:
+    """Whatever goes wrong while something is made of a folder is one line; what was printed before stays."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"report {folder}: nothing can be written there: {what}: {error.strerror or error}"
+        ) from error
+    except Exception as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"report {folder}: {what} cannot be made: {said}{TRACE_HINT}") from error
 
 
 def _report_run(folder: Path, terminal: Terminal) -> Path:
@@ -150,7 +167,7 @@ def _report_run(folder: Path, terminal: Terminal) -> Path:
     from dlexp.report import facts, figures, page
 
     run = Run(folder)
-    summary = run.summary if (folder / SUMMARY).exists() else facts.so_far(run)
+    summary = facts.summary_of(run)
     if summary["status"] == UNFINISHED:
         go_on = f"if it was killed: dlexp resume={shlex.quote(str(folder))}"
         said = f"no summary: the run still goes on, or was killed; {go_on}"
@@ -161,13 +178,15 @@ def _report_run(folder: Path, terminal: Terminal) -> Path:
     found = facts.of_run(folder)
     if found["command"]:
         terminal.console.print(Text.assemble((f"{'asked':<12}", "dim"), found["command"]), soft_wrap=True)
-    if story := facts.in_words(found["signal"]):
-        terminal.console.print(Text.assemble((f"{'signal':<12}", "dim"), story), soft_wrap=True)
+    for n, sentence in enumerate(facts.story(found)):
+        terminal.console.print(
+            Text.assemble((f"{'' if n else 'signal':<12}", "dim"), sentence), soft_wrap=True
+        )
     terminal.ending(summary, folder, folder)
-    try:
-        paths = [*figures.draw_run(run), page.write_run(facts.of_run(folder), run)]
-    except OSError as error:
-        raise _unwritable(folder, error) from error
+    with _told(folder, "its pictures"):
+        paths = figures.draw_run(run)
+    with _told(folder, PAGE):
+        paths.append(page.write_run(found, run))
     names = " ".join(path.name for path in paths)
     terminal.console.print(Text.assemble((f"{'':<12}", "dim"), f"{folder}: {names}"), soft_wrap=True)
     return paths[-1]

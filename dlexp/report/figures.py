@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,28 +20,24 @@ DPI = 130
 NOT_ASKED = ("outputs", "name", "device", "threads", "record", "hydra")  # words that a picture leaves out
 
 
-def draw(sweep: Sweep, found: Sequence[tuple[str, Figure]] | None = None) -> list[Path]:
+def draw(sweep: Sweep) -> list[Path]:
     """One picture for each swept key, by_<key>.png, into the sweep's folder.
-
-    Args:
-        found: what `pictures` gave, if that is there already.
 
     Raises:
         OSError: they cannot be written there.
     """
-    found = pictures(sweep) if found is None else found
-    return [_save(figure, sweep.folder / f"by_{_safe(key)}.png") for key, figure in found]
+    return [_save(picture(sweep, key), sweep.folder / f"by_{_safe(key)}.png") for key in pictured(sweep)]
 
 
-def pictures(sweep: Sweep) -> list[tuple[str, Figure]]:
-    """What each swept key does, with the key; of a sweep over seeds alone what they do."""
-    keys = sweep.keys or [SEED] * (SEED in sweep.swept)
-    return [(key, picture(sweep, key)) for key in keys if sweep.jobs]
+def pictured(sweep: Sweep) -> list[str]:
+    """The swept keys that have a picture; of a sweep over seeds alone those."""
+    return (sweep.keys or [SEED] * (SEED in sweep.swept)) if sweep.jobs else []
 
 
-def picture(sweep: Sweep, key: str) -> Figure:
+def picture(sweep: Sweep, key: str, *, narrow: bool = False) -> Figure:
     """What a swept key does to the metric, and to the error that reaches each layer."""
-    return plots.arms(sweep.runs, sweep.profiles, key, metric=sweep.metric or "loss", note=fixed(sweep))
+    asked = {"metric": sweep.metric or "loss", "note": fixed(sweep)}
+    return plots.arms(sweep.runs, sweep.profiles, key, **asked, narrow=narrow)
 
 
 def fixed(sweep: Sweep) -> str:

@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from dlexp.errors import UserError
-from dlexp.folder import CONFIG, OVERRIDES, PLAN, RECORDS, SUMMARY, read_json
-from dlexp.report.profile import factor, profile
-from dlexp.words import split_words, unquoted
+from dlexp.folder import (
+    CONFIG,
+    COUNTED,
+    NOT_BEGUN,
+    OVERRIDES,
+    PLAN,
+    RECORDS,
+    SUMMARY,
+    UNFINISHED,
+    read_json,
+)
+from dlexp.profile import factor, profile
+from dlexp.words import Value, split_words, unquoted, value
 
-COUNTED = ("finished", "stopped_early")  # the numbers of these are compared
-UNFINISHED = "unfinished"  # no summary: the run still goes on, or was killed
-NOT_BEGUN = "not begun"  # planned, but there is no folder
 SPLITS = ("train", "train_dev", "validation", "test")
-SHORT = 7  # characters: a longer number is rounded where it is shown
-Value = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
@@ -158,29 +163,6 @@ def typed_order(folder: Path, keys: Sequence[str], jobs: Sequence[Job]) -> dict[
         )
         ranks[key] = {text: rank for rank, text in enumerate(dict.fromkeys([*known, *values]))}
     return ranks
-
-
-def value(text: str | None) -> Value:
-    """What a typed value means: a number, true or false, nothing, or a text."""
-    if text is None or text == "null":
-        return None
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def short(text: str | None, most: int = 18) -> str:
-    """A value in few characters."""
-    if text is None:
-        return "–"
-    if len(text) > SHORT and isinstance(number := value(text), float):
-        return f"{number:.3g}"
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

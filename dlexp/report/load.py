@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlexp.errors import UserError
-from dlexp.folder import METRICS, PLAN, RECORDS, SUMMARY
+from dlexp.folder import CONFIG, METRICS, PLAN, RECORDS, SUMMARY
+from dlexp.profile import hidden_and_outputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,9 +23,11 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).resolve()  # found again after os.chdir, too
         if not (self.folder / RECORDS).exists() and not (self.folder / SUMMARY).exists():
-            sweep = "; a sweep is loaded by dlexp.load_sweep" if (self.folder / PLAN).exists() else ""
+            more = "; a sweep is loaded by dlexp.load_sweep" if (self.folder / PLAN).exists() else ""
+            if (self.folder / CONFIG).is_dir():
+                more = "; the run has just begun, or was killed before its first step"
             raise UserError(
-                f"{folder}: not a run folder; it has neither records.jsonl nor summary.json{sweep}"
+                f"{folder}: not a run folder; it has neither records.jsonl nor summary.json{more}"
             )
 
     def __repr__(self) -> str:
@@ -43,7 +46,12 @@ class Run:
         """
         if not (self.folder / SUMMARY).exists():
             raise UserError(f"{self.folder}: no summary.json; the run still goes on, or was killed")
-        content: dict[str, Any] = json.loads((self.folder / SUMMARY).read_text(encoding="utf-8"))
+        try:
+            content = json.loads((self.folder / SUMMARY).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.folder / SUMMARY}: cannot be read: {error}") from error
+        if not isinstance(content, dict) or "status" not in content:
+            raise UserError(f"{self.folder / SUMMARY}: not the summary of a run; it has no status")
         return content
 
     @cached_property
@@ -74,7 +82,8 @@ class Run:
         """A row per recorded step and layer: step, layer, the numbers of the step, each quantity.
 
         A number that is absent or not finite is NaN; `.attrs["not_finite"]` tells of the latter: a list of
-        [step, layer (None: of the step as a whole), column, "nan", "inf" or "-inf"].
+        [step, layer (None: of the step as a whole), column, "nan", "inf" or "-inf"]. Of a run that has ended
+        `.attrs["side_by_side"]` names the output layers that are one place in depth, where there are several.
         """
         import pandas as pd
 
@@ -90,6 +99,9 @@ class Run:
                 columns[name] += line[name]
         table = pd.DataFrame(columns).astype(dict.fromkeys((*numbers, *quantities), float))
         table.attrs["not_finite"] = _not_finite(lines, layers)
+        if (self.folder / SUMMARY).exists():
+            _, outputs = hidden_and_outputs(self.summary.get("layers") or [])
+            table.attrs["side_by_side"] = [layer["name"] for layer in outputs] if len(outputs) > 1 else []
         return table
 
     @cached_property
@@ -143,8 +155,24 @@ def _not_finite(lines: list[dict[str, Any]], layers: list[str]) -> list[list[Any
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSON-lines file; a last line cut short by a kill is left out."""
+    """The lines of a JSON-lines file; a last line cut short by a kill is left out.
+
+    Raises:
+        UserError: another line is no JSON object, or the file cannot be read.
+    """
     if not path.exists():
         return []
-    text = path.read_bytes()  # as text the end might be half a letter
-    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+    try:
+        text = path.read_bytes()  # as text the end might be half a letter
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    found = []
+    for n, line in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            content = json.loads(line)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: line {n} is not a line of a record: {line[:40]!r}")
+        found.append(content)
+    return found

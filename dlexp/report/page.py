@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dlexp
 from dlexp.better import lower_is_better
-from dlexp.folder import CONFIG, PAGE, write_whole
+from dlexp.folder import CONFIG, NOT_BEGUN, PAGE, UNFINISHED, write_whole
+from dlexp.numbers import compact, duration, percent
+from dlexp.profile import QUANTITY as PROFILE
+from dlexp.profile import hidden_and_outputs
 from dlexp.report.arms import with_spread
-from dlexp.report.facts import in_words, splits, theory
-from dlexp.report.jobs import UNFINISHED, short
+from dlexp.report.facts import OPTIONAL, forward_broke, splits, story, theory
 from dlexp.report.load import Run
-from dlexp.report.numbers import compact, duration, percent
-from dlexp.report.profile import QUANTITY as PROFILE
+from dlexp.report.vector import dark_rules, inline, themed
+from dlexp.words import short
 
 if TYPE_CHECKING:
     import pandas as pd
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
     from dlexp.report.sweep import Sweep
@@ -36,32 +37,31 @@ SHOWN = (
     "update_ratio",
     "dead_fraction",
 )
-PIXELS = 88  # for an inch of a figure
+ACTIVATION = "activation_rms"
 MOST_ARMS = 200  # in the table; all are in sweep.csv
 MOST_RUNS = 400  # likewise in runs.csv
-TROUBLES = ("failed", "diverged", "interrupted", UNFINISHED)
+TROUBLES = ("failed", "diverged")
+TO_COME = ("interrupted", UNFINISHED, NOT_BEGUN)
+DARK_RULES = "/* dark colours of pictures */"
 
 
 class Picture(NamedTuple):
-    """A figure of the page."""
+    """A figure of the page, for a wide and for a narrow window."""
 
     name: str  # of its anchor
     alt: str  # what it shows, in numbers
     caption: str
-    figure: Figure
+    draw: Callable[..., Figure]  # with narrow=True for a phone
 
     @property
-    def width(self) -> int:
-        """In CSS pixels, at most: words are equally large in all pictures."""
-        return round(PIXELS * float(self.figure.get_size_inches()[0]))
+    def markup(self) -> Markup:
+        """Both, of which style.css shows one."""
+        from markupsafe import Markup
 
-    @property
-    def source(self) -> str:
-        """As a data URI: an SVG of its own, so that its ids and styles do not meet those of others."""
-        file = io.BytesIO()
-        self.figure.savefig(file, format="svg", metadata={"Date": None})
-        lean = re.sub(rb"\n\s*", b"\n", file.getvalue())
-        return "data:image/svg+xml;base64," + base64.b64encode(lean).decode("ascii")
+        kinds = (("wide", self.draw()), ("narrow", self.draw(narrow=True)))
+        return Markup(  # of matplotlib, and what people typed escaped
+            "\n".join(inline(figure, f"{self.name}-{kind}", self.alt, kind) for kind, figure in kinds)
+        )
 
 
 def write_run(facts: Mapping[str, Any], run: Run) -> Path:
@@ -85,7 +85,8 @@ def write_run(facts: Mapping[str, Any], run: Run) -> Path:
         shown=SHOWN,
         bars=_bars([(layer["last"] or {}).get(PROFILE) for layer in facts["layers"]]),
         total=_total(facts),
-        story=in_words(facts["signal"]),
+        story=story(facts),
+        asked=_asked(facts),
         lead=_lead(facts),
         title=facts["command"] or f"{facts['network'] or run.folder.name} in a loop of your own",
         splits=splits(facts["metrics"]),
@@ -97,23 +98,23 @@ def write_run(facts: Mapping[str, Any], run: Run) -> Path:
     )
 
 
-def write_sweep(facts: Mapping[str, Any], sweep: Sweep, figures: Sequence[tuple[str, Figure]]) -> Path:
+def write_sweep(facts: Mapping[str, Any], sweep: Sweep) -> Path:
     """report.html of a sweep, into its folder, written whole.
 
     Args:
         facts: those of `facts.of_sweep`.
         sweep: the same sweep.
-        figures: a swept key, and the picture of what it does.
 
     Raises:
         OSError: it cannot be written there.
     """
     from dlexp.plots.swept import colours, text
-    from dlexp.report.figures import fixed
+    from dlexp.report.figures import fixed, picture, pictured
 
+    keys = pictured(sweep)
     pictures = [
-        Picture(f"by-{n}", _alt_of_key(sweep, key), _caption_of_key(sweep, key), figure)
-        for n, (key, figure) in enumerate(figures, 1)
+        Picture(f"by-{n}", _alt_of_key(sweep, key), _caption_of_key(sweep, key), partial(picture, sweep, key))
+        for n, key in enumerate(keys, 1)
     ]
     order = sorted(sweep.ranked, key=lambda i: i != sweep.best)[:MOST_ARMS]
     return _write(
@@ -123,17 +124,21 @@ def write_sweep(facts: Mapping[str, Any], sweep: Sweep, figures: Sequence[tuple[
         pictures=pictures,
         best_run=_signature_of_best(sweep),
         order=order,
-        colours={key: colours(sweep.runs, key) for key in sweep.keys} if sweep.jobs else {},
+        chips={
+            key: {typed: themed(colour) for typed, colour in colours(sweep.runs, key).items()}
+            for key in (sweep.keys if sweep.jobs else ())
+        },
         typed=[[short(text) for text in arm.typed] for arm in sweep.rows],
         raw=[[text(x) for x in arm.values] for arm in sweep.rows],
         raw_keys=sweep.keys,
-        keys=[key for key, _ in figures],
+        keys=keys,
         fixed=fixed(sweep),
         several=any(len(arm.ended) > 1 for arm in sweep.rows),
         names_shown={"delta_factor_last": "delta factor"},
         columns=_columns(sweep),
         most_runs=MOST_RUNS,
-        troubles=list(_troubles(facts)),
+        troubles=list(_folded(facts, TROUBLES)),
+        to_come=list(_folded(facts, TO_COME)),
         folder_quoted=shlex.quote(facts["folder"]),
         look=f"tensorboard --logdir {shlex.quote(facts['folder'])}",
         notebook=f'dlexp.load_sweep("{facts["folder"]}")',
@@ -164,9 +169,18 @@ def _write(folder: Path, template: str, **content: Any) -> Path:
         "now": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
     text = environment.get_template(template).render(**content)
+    text = text.replace(DARK_RULES, dark_rules(text))
     path = folder / PAGE
     write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8") and None)
     return path
+
+
+def _asked(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Group and choice, of those that the model has a place for."""
+    chosen = facts["choices"] or {}
+    groups = ("data", "model", *OPTIONAL[:1], "initializer", *OPTIONAL[1:], "loss", "optimizer")
+    shown = [group for group in groups if group not in OPTIONAL or group in facts["used"]]
+    return [(group, str(chosen[group])) for group in shown if chosen.get(group, "none") != "none"]
 
 
 def _lead(facts: Mapping[str, Any]) -> str:
@@ -198,11 +212,8 @@ def _bars(values: Sequence[float | None]) -> list[int]:
 
 def _total(facts: Mapping[str, Any]) -> tuple[str, str] | None:
     """By what `delta_rms` is multiplied over all hidden layers with a number, and which they are."""
-    known = [
-        (layer["name"], (layer["last"] or {}).get(PROFILE))
-        for layer in facts["layers"]
-        if layer["parameters"] != 0
-    ][:-1]
+    hidden, _ = hidden_and_outputs(facts["layers"])
+    known = [(layer["name"], (layer["last"] or {}).get(PROFILE)) for layer in hidden]
     known = [(name, x) for name, x in known if x is not None]
     if len(known) < 2 or not known[-1][1]:
         return None
@@ -222,13 +233,26 @@ def _pictures_of_run(facts: Mapping[str, Any], run: Run) -> Iterator[Picture]:
             f"Gradient, error and activation of each layer at the first recorded step ({first}, pale) and the"
             f" last ({last}). A decade is equally tall in all three panels, so slopes compare; ▼ at the foot"
             " is exactly 0, × at the top is not a finite number, a gap is no number.",
-            plots.signature(records, slopes=theory(run)),
+            partial(plots.signature, records, slopes=theory(run)),
+        )
+        if forward_broke(facts) and ACTIVATION in records:
+            yield Picture(
+                "activations",
+                _alt_of_history(records, ACTIVATION),
+                f"{ACTIVATION} of each layer at each recorded step: where it grew out of bounds on its way"
+                " forward, and since when.",
+                partial(plots.history, records, ACTIVATION),
+            )
+        blocks = any(str(name).endswith("_stream") for name in records["layer"].unique())
+        more = (
+            " Layers at the same place of their blocks stand together, and so do streams." if blocks else ""
         )
         yield Picture(
             "history",
-            _alt_of_history(records),
-            f"{PROFILE} of each layer at each recorded step: where it dies or explodes, and since when.",
-            plots.history(records),
+            _alt_of_history(records, PROFILE),
+            f"{PROFILE} of each layer at each recorded step: where it dies or explodes, and since when."
+            f"{more}",
+            partial(plots.history, records),
         )
     if len(metrics) or len(records):
         yield Picture(
@@ -236,7 +260,7 @@ def _pictures_of_run(facts: Mapping[str, Any], run: Run) -> Iterator[Picture]:
             _alt_of_curves(facts, records, metrics),
             "Loss and metric over training. Train is single batches as they were recorded; validation and"
             " test are whole splits.",
-            plots.learning_curves(metrics, records),
+            partial(plots.learning_curves, metrics, records),
         )
     yield from _confusion(facts)
     # The runs of any other layer, of micro-batches say, are no time.
@@ -249,7 +273,7 @@ def _pictures_of_run(facts: Mapping[str, Any], run: Run) -> Iterator[Picture]:
             _alt_of_time(table),
             "How much error reaches each time step of a recurrent layer. Flat keeps the past in reach; a line"
             " that falls to the left forgets it.",
-            plots.over_time(table),
+            partial(plots.over_time, table),
         )
 
 
@@ -272,7 +296,7 @@ def _confusion(facts: Mapping[str, Any]) -> Iterator[Picture]:
         f"Table of {len(counts)} by {len(counts)} classes: {missed} of {total} samples are taken for"
         f" another class{most}.",
         "What each class of the test split, a row, was taken for, a column.",
-        plots.confusion(counts, names),
+        partial(plots.confusion, counts, names),
     )
 
 
@@ -289,15 +313,15 @@ def _alt_of_signature(records: pd.DataFrame, step: int) -> str:
     return f"Three line charts over {len(rows)} layers, log scale. At step {step} {'; '.join(ends)}."
 
 
-def _alt_of_history(records: pd.DataFrame) -> str:
-    known = records[records[PROFILE] > 0][PROFILE]
-    zeros, bad = int((records[PROFILE] == 0).sum()), records.attrs.get("not_finite", ())
+def _alt_of_history(records: pd.DataFrame, quantity: str) -> str:
+    known = records[records[quantity] > 0][quantity]
+    zeros, bad = int((records[quantity] == 0).sum()), records.attrs.get("not_finite", ())
     more = f"; exactly 0 in {zeros} cells" if zeros else ""
-    if cells := sum(layer is not None and name == PROFILE for _, layer, name, _ in bad):
+    if cells := sum(layer is not None and name == quantity for _, layer, name, _ in bad):
         more += f"; not finite in {cells} cells"
     shown = f"from {compact(known.min())} to {compact(known.max())}" if len(known) else "never above 0"
     count = records["layer"].nunique(), records["step"].nunique()
-    return f"Colour map of {PROFILE}, {count[0]} layers by {count[1]} recorded steps: {shown}{more}."
+    return f"Colour map of {quantity}, {count[0]} layers by {count[1]} recorded steps: {shown}{more}."
 
 
 def _alt_of_curves(facts: Mapping[str, Any], records: pd.DataFrame, metrics: pd.DataFrame) -> str:
@@ -342,8 +366,13 @@ def _alt_of_key(sweep: Sweep, key: str) -> str:
 
 
 def _caption_of_key(sweep: Sweep, key: str) -> str:
+    from dlexp.plots.swept import folded_keys
+
     metric = f"{sweep.metric or 'loss'} on validation"
-    return f"What {key} does to {metric}, a dot for each run, and to the error that reaches each layer."
+    said = f"What {key} does to {metric}, a dot for each run, and to the error that reaches each layer."
+    if folded := folded_keys(sweep.runs, key):
+        said += f" Means are over all values of {' and '.join(folded)}; a thin line joins runs with the same."
+    return said
 
 
 def _signature_of_best(sweep: Sweep) -> Picture | None:
@@ -367,7 +396,7 @@ def _signature_of_best(sweep: Sweep) -> Picture | None:
         "best-signature",
         _alt_of_signature(records, last),
         f"The best run, {best.name}: each layer at the first (pale) and the last recorded step.",
-        plots.signature(records, slopes=theory(run)),
+        partial(plots.signature, records, slopes=theory(run)),
     )
 
 
@@ -378,9 +407,9 @@ def _columns(sweep: Sweep) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if any(arm.mean(name) is not None for arm in sweep.rows)]
 
 
-def _troubles(facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _folded(facts: Mapping[str, Any], statuses: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Runs that did not come to their end; equal reasons are told once."""
-    for status in TROUBLES:
+    for status in statuses:
         own = [run for run in facts["runs"] if run["status"] == status]
         for reason, count in Counter(run["reason"] for run in own).most_common(20):
             names = [run["run"] for run in own if run["reason"] == reason]

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from dlexp.better import lower_is_better
 from dlexp.errors import UserError
 from dlexp.folder import PLAN, write_whole
-from dlexp.report.jobs import SPLITS, Job, Value, read_jobs, swept_keys, typed_order, value
-from dlexp.report.profile import QUANTITY, with_weights
+from dlexp.plots.swept import VALUES, text
+from dlexp.profile import hidden_and_outputs, profile
+from dlexp.report.jobs import SPLITS, Job, read_jobs, swept_keys, typed_order
+from dlexp.words import Value, value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +166,9 @@ class Sweep:
             for arm in self.rows
             for job in arm.jobs
         ]
-        return self._table(rows, ["run", *self.keys, "seed", "status", *self.names, "error"], self.names)
+        table = self._table(rows, ["run", *self.keys, "seed", "status", *self.names, "error"], self.names)
+        table.attrs[VALUES] = self._values
+        return table
 
     @cached_property
     def arms(self) -> pd.DataFrame:
@@ -184,27 +188,40 @@ class Sweep:
             for arm in self.rows
         ]
         numbers = [column for _, *columns in parts for column in columns]
-        return self._table(rows, [*self.keys, *numbers, "runs", "status"], numbers)
+        table = self._table(rows, [*self.keys, *numbers, "runs", "status"], numbers)
+        table.attrs[VALUES] = self._values
+        return table
 
     @cached_property
     def profiles(self) -> pd.DataFrame:
         """A row per run and layer with weights: run, the swept keys, seed, number (1 next to the inputs),
-        layer, and `delta_rms` of its "first" and "last" recorded step.
+        layer, and `delta_rms` of its "first" and "last" recorded step. Heads side by side are one row.
         """
-        rows = [
-            {
-                "run": job.name,
-                **{key: value(job.asked(key)) for key in self.keys},
-                "seed": job.seed,
-                "number": number,
-                "layer": layer["name"],
-                **{end: (layer.get(end) or {}).get(QUANTITY) for end in ENDS},
-            }
-            for arm in self.rows
-            for job in arm.jobs
-            for number, layer in enumerate(with_weights(job.summary.get("layers") or []), 1)
-        ]
-        return self._table(rows, ["run", *self.keys, "seed", "number", "layer", *ENDS], ENDS)
+        rows = []
+        for job in (job for arm in self.rows for job in arm.jobs):
+            layers = job.summary.get("layers") or []
+            hidden, outputs = hidden_and_outputs(layers)
+            names = [layer["name"] for layer in hidden]
+            if outputs:
+                ends = dict.fromkeys((outputs[0]["name"], outputs[-1]["name"]))
+                names.append(" to ".join(ends))
+            lines = [profile(layers, end) for end in ENDS]
+            asked = {key: value(job.asked(key)) for key in self.keys}
+            rows += [
+                {"run": job.name, **asked, "seed": job.seed, "number": number, "layer": name}
+                | dict(zip(ENDS, numbers, strict=True))
+                for number, (name, *numbers) in enumerate(zip(names, *lines, strict=True), 1)
+            ]
+        table = self._table(rows, ["run", *self.keys, "seed", "number", "layer", *ENDS], ENDS)
+        table.attrs[VALUES] = self._values
+        return table
+
+    @cached_property
+    def _values(self) -> dict[str, list[str | None]]:
+        """Swept key -> its values in their order; with a table, so that colours stay where rows go."""
+        found = {key: [value(job.asked(key)) for arm in self.rows for job in arm.jobs] for key in self.keys}
+        found[SEED] = [job.seed for arm in self.rows for job in arm.jobs]
+        return {key: list(dict.fromkeys(map(text, own))) for key, own in found.items()}
 
     @staticmethod
     def _table(rows: list[dict[str, Any]], columns: list[str], numbers: Sequence[str]) -> pd.DataFrame:

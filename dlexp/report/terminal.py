@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from dlexp.report.numbers import compact, percent
+from dlexp.numbers import compact, percent
 
 SHOWN = ("grad_norm", "delta_rms", "activation_rms", "update_ratio", "dead_fraction")
 PROFILE = "delta_rms"  # what the bar shows

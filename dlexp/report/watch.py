@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dlexp.folder import ENDED, PLAN, SUMMARY, read_json
-from dlexp.report.numbers import compact, duration
+from dlexp.numbers import compact, duration
 
 PERIOD = 0.25  # seconds between two looks
 STYLES = {"finished": "green", "stopped_early": "green", "diverged": "yellow", "failed": "bold red"}

@@ -66,9 +66,9 @@ def test_signature_of_a_chosen_step() -> None:
     records = table([1.0] * 4, [2.0] * 4, [3.0] * 4)
     assert curves(plots.signature(records, step=10).axes[0]) == [[1.0] * 4, [2.0] * 4]
     assert curves(plots.signature(records, step=0).axes[0]) == [[1.0] * 4]
-    with pytest.raises(UserError, match=r"step=7: not recorded; allowed: 0, 10, 20$"):
+    with pytest.raises(UserError, match=r"step=7: not recorded; nearest: 0 and 10; .* 3 from 0 to 20$"):
         plots.signature(records, step=7)
-    with pytest.raises(UserError, match="columns=delta_rms: not in the table; it has step, layer"):
+    with pytest.raises(UserError, match="signature: records has no column delta_rms; it has step, layer"):
         plots.signature(records.drop(columns="delta_rms"))
 
 
@@ -114,6 +114,20 @@ def test_streams_are_a_line_of_their_own() -> None:
     axes = plots.signature(table([1.0, 5.0, 2.0, 3.0], names=names)).axes[1]
     assert curves(axes) == [[1.0, 2.0, 3.0]] and marks(axes, "o") == [[1, 3, 4]]
     assert marks(axes, "s") == [[2]] and "dotted: streams" in axes.get_xlabel()
+
+
+def test_heads_side_by_side_are_one_place() -> None:
+    """A head is no deeper than the next: one tick for all, and none of them counts as hidden."""
+    records = table([1e-3, 1e-2, 1.0, 4.0])
+    records.attrs["side_by_side"] = NAMES[2:]
+    figure = plots.signature(records, slopes={"delta_rms": (0.1, "a tenth")})
+    axes = figure.axes[1]
+    (line,) = [line for line in axes.lines if line.get_marker() == "o"]
+    assert list(line.get_xdata()) == [1, 2, 3, 3] and list(line.get_ydata()) == [1e-3, 1e-2, 1.0, 4.0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["01_linear", "02_linear", "2 heads"]
+    assert "a factor of 0.1 in each hidden layer" in figure.get_suptitle()
+    (theory,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert list(theory.get_xdata()) == [1, 2] and list(theory.get_ydata()) == pytest.approx([1e-3, 1e-2])
 
 
 def test_slopes_of_theory() -> None:
@@ -202,7 +216,7 @@ def test_history_of_other_columns() -> None:
     records["step"] = records["step"].replace({20: 500})
     axes = plots.history(records, "grad_norm").axes[0]
     assert "at even distances" in axes.get_xlabel()
-    with pytest.raises(UserError, match="columns=foo: not in the table"):
+    with pytest.raises(UserError, match="quantity=foo: not a column of numbers; allowed: loss, grad_norm, "):
         plots.history(records, "foo")
     long = table(*[[1.0, 2.0, 3.0, 4.0]] * 1000)
     assert plots.history(long).axes[0].images[0].get_array().shape == (4, 400, 4)
@@ -226,3 +240,66 @@ def test_settings_of_matplotlib_stay() -> None:
     plots.history(table([1.0] * 4))
     plots.signature(table([1.0] * 4))
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_map_of_blocks_is_in_groups() -> None:
+    """Layers at the same place of a block together, then streams, then what follows; else as they run."""
+    names = ["in", "a1", "b1", "1_stream", "a2", "b2", "2_stream", "out"]
+    records = table([float(10**i) for i in range(8)], names=names)
+    axes = plots.history(records).axes[0]
+    shown = ["in", "a1", "a2", "b1", "b2", "1_stream", "2_stream", "out"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == shown
+    scale = matplotlib.colormaps["viridis"]
+    pixels = axes.images[0].get_array()
+    expected = [scale(names.index(name) / 7) for name in shown]
+    np.testing.assert_allclose(pixels[:, 0], expected, atol=0.01)
+    assert [line.get_ydata()[0] for line in axes.lines] == [0.5, 2.5, 4.5, 6.5]  # between the groups
+
+
+@pytest.mark.parametrize("draw", [plots.signature, plots.history])
+def test_on_a_phone_panels_stand_below_each_other(draw: Any) -> None:
+    """The same lines and numbers, in a picture that is narrow and tall."""
+    records = table([1e-4, 0.0, 1e-2, 1e-1], [2e-4, 2e-3, 2e-2, 2e-1])
+    wide, narrow = draw(records), draw(records, narrow=True)
+    width, height = narrow.get_size_inches()
+    assert width == style.NARROW < wide.get_size_inches()[0] and height > 3
+    for one, other in zip(narrow.axes, wide.axes, strict=True):
+        for a, b in zip(curves(one), curves(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+    if draw is plots.signature:
+        assert len({round(axes.get_position().x0, 6) for axes in narrow.axes}) == 1
+        assert len({axes.get_position().y0 for axes in narrow.axes}) == 3
+    narrow.canvas.draw()
+    for axes in narrow.axes:  # words beside lines stay inside
+        for text in axes.texts:
+            assert text.get_window_extent().x1 <= narrow.bbox.x1 + 1
+
+
+RUN: Any = object()
+FLAT = table([1.0] * 4, [2.0] * 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: plots.signature(RUN), "signature: records=<object.*: not a table; .* like run.records"),
+        (lambda: plots.signature(None), "signature: records=None: not a table"),
+        (lambda: plots.signature(FLAT, step="a"), "signature: step=a: not a number of a step"),
+        (lambda: plots.signature(FLAT, step=99), "step=99: not recorded; nearest: 10; "),
+        (lambda: plots.signature(FLAT, slopes=0.25), "signature: slopes=0.25: not a quantity -> "),
+        (lambda: plots.signature(FLAT, slopes={"delta_rms": 0.25}), "slopes={'delta_rms': 0.25}: allowed: "),
+        (lambda: plots.signature(FLAT, slopes={"x": (1.0, "y")}), "slopes={'x': "),
+        (lambda: plots.history(FLAT, "layer"), "history: quantity=layer: not a column of numbers"),
+        (lambda: plots.history(FLAT, "step"), "history: quantity=step: "),
+        (lambda: plots.history([1, 2]), r"history: records=\[1, 2\]: not a table"),
+        (
+            lambda: plots.history(pd.DataFrame()),
+            "history: records has no column step, layer",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_a_line(call: Any, said: str) -> None:
+    """Function, value, what is allowed."""
+    with pytest.raises(UserError, match=said) as error:
+        call()
+    assert len(error.value.lines) == 1 and "\n" not in str(error.value)

@@ -104,5 +104,54 @@ def test_no_layer_over_time() -> None:
     """Is said; a table that is none is refused."""
     figure = plots.over_time(table().iloc[:0])
     assert "no layer ran over time" in [text.get_text() for text in figure.texts]
-    with pytest.raises(UserError, match="columns=time,delta_rms: not in the table; it has step, layer"):
+    with pytest.raises(UserError, match="over_time: table has no column time, delta_rms; it has step, layer"):
         plots.over_time(RECORDS)
+
+
+def test_a_loss_of_millions_is_written_in_full() -> None:
+    """Not as 0.2 with a power of ten somewhere above."""
+    records = RECORDS.assign(loss=[2e8, 2e8, 3e8, 3e8, 5e8, 5e8])
+    figure = plots.learning_curves(pd.DataFrame(), records[["step", "layer", "loss"]])
+    figure.canvas.draw()
+    (loss,) = figure.axes
+    assert loss.get_yscale() == "linear" and loss.yaxis.get_offset_text().get_text() == ""
+    assert "3.0e8" in [tick.get_text() for tick in loss.get_yticklabels()]
+
+
+def test_curves_say_how_it_ended() -> None:
+    """The last numbers on validation, which the page does not repeat as a question."""
+    assert plots.learning_curves(METRICS, RECORDS).get_suptitle() == (
+        "On validation in the end loss 0.75, accuracy 0.7"
+    )
+
+
+@pytest.mark.parametrize("draw", [lambda **k: plots.learning_curves(METRICS, RECORDS, **k), None])
+def test_narrow(draw: Any) -> None:
+    """For a phone: the same lines, panels below each other."""
+    draw = draw or (lambda **k: plots.over_time(table(), **k))
+    wide, narrow = draw(), draw(narrow=True)
+    assert narrow.get_size_inches()[0] == style.NARROW
+    assert [lines(axes) for axes in narrow.axes] == [lines(axes) for axes in wide.axes]
+    narrow.canvas.draw()
+    for axes in narrow.axes:
+        assert axes.get_position().x0 == narrow.axes[0].get_position().x0
+        for text in axes.texts:
+            assert text.get_window_extent().x1 <= narrow.bbox.x1 + 1
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: plots.learning_curves(RECORDS, METRICS), "learning_curves: records has no column layer"),
+        (
+            lambda: plots.learning_curves(RECORDS, RECORDS),
+            "metrics has a column layer, .* allowed: l",
+        ),
+        (lambda: plots.learning_curves(None, RECORDS), "learning_curves: metrics=None: not a table"),
+        (lambda: plots.over_time({}), "over_time: table={}: not a table; .* run.over_time"),
+        (lambda: plots.over_time(METRICS), "over_time: table has no column layer, time, delta_rms"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(call: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        call()

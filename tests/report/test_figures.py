@@ -12,7 +12,8 @@ import pytest
 from sweeps import declare, failed, job, layers, scores, unfinished
 
 from dlexp.errors import UserError
-from dlexp.plots import arms
+from dlexp.plots import arms, style
+from dlexp.plots import colours as swept_colours
 from dlexp.plots.style import apart, ink, thinned
 from dlexp.plots.swept import MOST_LABELS, MOST_LINES, Values
 from dlexp.report.figures import draw, draw_run, picture
@@ -249,10 +250,16 @@ def test_profiles_of_a_sweep(folder: Path) -> None:
 def test_arms_refuses_what_was_not_swept(folder: Path) -> None:
     """One line says what was."""
     sweep = Sweep(folder)
-    with pytest.raises(UserError, match=r"key=loss: not swept; allowed: activation, model\.depth, seed"):
+    with pytest.raises(UserError, match=r"arms: key=loss: not swept; allowed: activation, model\.depth"):
         arms(sweep.runs, sweep.profiles, "loss")
-    with pytest.raises(UserError, match="columns=status: not in the table"):
+    with pytest.raises(UserError, match="arms: runs has no column status; it has run, "):
         arms(sweep.runs.drop(columns="status"), sweep.profiles, "seed")
+    with pytest.raises(UserError, match=r"arms: runs=Sweep.*: not a table; allowed: .* sweep\.runs"):
+        arms(sweep, sweep.profiles, "seed")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="arms: profiles has no column number, first, last"):
+        arms(sweep.runs, sweep.runs, "seed")
+    with pytest.raises(UserError, match="colours: table has no column lr; it has run"):
+        swept_colours(sweep.runs, "lr")
 
 
 def test_arms_on_tables_of_a_notebook(folder: Path) -> None:
@@ -282,3 +289,80 @@ def test_labels_do_not_overlap(heights: list[float], expected: list[float]) -> N
 def test_thinned_keeps_the_ends() -> None:
     """And what is few stays."""
     assert thinned(range(10), 4) == [0, 3, 6, 9] and thinned("abc", 4) == ["a", "b", "c"]
+
+
+def test_a_value_keeps_its_colour_where_rows_are_left_out(folder: Path, tmp_path: Path) -> None:
+    """In tables that a notebook has cut, of runs and of arms; and with only one of them cut, from a file."""
+    sweep = Sweep(folder)
+    whole = swept_colours(sweep.runs, "activation")
+    assert whole == {"sigmoid": "#0072b2", "relu": "#d55e00"}
+    assert swept_colours(sweep.arms, "activation") == swept_colours(sweep.profiles, "activation") == whole
+    for runs in (sweep.runs[sweep.runs["activation"] == "relu"], sweep.runs.query("activation == 'relu'")):
+        assert swept_colours(runs, "activation") == {"relu": "#d55e00"}
+        *_, deltas = arms(runs, sweep.profiles, "activation").axes
+        assert [line.get_color() for line in deltas.lines] == ["#D55E00"]
+    assert swept_colours(sweep.arms[sweep.arms["activation"] == "relu"], "activation") == {"relu": "#d55e00"}
+    deep = sweep.runs[sweep.runs["model.depth"] == 3]
+    numbers = swept_colours(sweep.runs, "model.depth")
+    assert swept_colours(deep, "model.depth") == {"3": numbers["3"]} and numbers["2"] != numbers["3"]
+    bare = sweep.runs[sweep.runs["activation"] == "relu"].copy()
+    bare.attrs = {}
+    profiles = sweep.profiles.copy()
+    profiles.attrs = {}
+    *_, deltas = arms(bare, profiles, "activation").axes
+    assert [line.get_color() for line in deltas.lines] == ["#D55E00"]
+
+
+def test_crosses_have_a_strip_of_their_own(tmp_path: Path) -> None:
+    """Below all ticks, so that none of them reads as a number."""
+    for lr, status in (("0.1", "finished"), ("0.2", "finished"), ("10", "diverged")):
+        job(tmp_path, [f"optimizer.lr={lr}"], status, metrics=scores(float(lr)))
+    metric, _ = panels(tmp_path, "optimizer.lr")
+    (strip,) = metric.patches
+    (cross,) = [line for line in metric.lines if line.get_marker() == "x"]
+    assert cross.get_ydata()[0] < strip.get_height()
+    low, high = metric.get_ylim()
+    heights = [(y - low) / (high - low) for y in metric.get_yticks()]
+    assert min(heights) >= strip.get_height() - 1e-9 and len(heights) > 2
+    assert min((y - low) / (high - low) for _, y in dots(metric)) > strip.get_height()
+
+
+def test_folded_keys_keep_their_lines(tmp_path: Path) -> None:
+    """A thin line for each value of what is folded in: a mean alone would hide that they go opposite ways."""
+    for n in range(6):
+        for size in (16, 64):
+            words = [f"optimizer.lr={0.1 * (n + 1):.1f}", f"train.batch_size={size}"]
+            job(tmp_path, words, metrics=scores(n / 10 if size == 16 else 1 - n / 10))
+    metric, _ = panels(tmp_path, "train.batch_size")
+    thin = [line for line in metric.lines if line.get_linewidth() < 1]
+    assert [list(line.get_ydata()) for line in thin] == [
+        pytest.approx([n / 10, 1 - n / 10]) for n in range(6)
+    ]
+    figure = picture(Sweep(tmp_path), "train.batch_size")
+    assert any("mean over all values of optimizer.lr" in text.get_text() for text in figure.texts)
+
+
+def test_arms_on_a_phone(folder: Path) -> None:
+    """All panels below each other, each with its heading."""
+    wide = picture(Sweep(folder), "activation")
+    narrow = picture(Sweep(folder), "activation", narrow=True)
+    assert narrow.get_size_inches()[0] == style.NARROW
+    assert [dots(axes) for axes in narrow.axes] == [dots(axes) for axes in wide.axes]
+    assert [axes.get_title() for axes in narrow.axes] == ["model.depth=2", "model.depth=3"] * 2
+    assert len({axes.get_position().x0 for axes in narrow.axes}) == 1
+
+
+def test_heads_are_one_row_of_the_profiles(tmp_path: Path) -> None:
+    """In the table of a sweep as in the factor of each of its runs."""
+    own = layers(1e-3, 1e-2, 3.0, 4.0)
+    for n, layer in enumerate(own):
+        layer |= {"path": f"trunk.{n}", "shape": [8, 8]}
+    for n, layer in enumerate(own[2:]):
+        layer |= {"path": f"heads.{n}", "shape": [1, 8]}
+    job(tmp_path, ["seed=0"], layers=own)
+    job(tmp_path, ["seed=1"], layers=own)
+    table = Sweep(tmp_path).profiles
+    assert list(table["layer"])[:3] == ["01_linear", "02_linear", "03_linear to 04_linear"]
+    assert list(table["number"]) == [1, 2, 3] * 2
+    assert table["last"].iloc[2] == pytest.approx(12.5**0.5)
+    assert Sweep(tmp_path).runs["delta_factor_last"].iloc[0] == pytest.approx(0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import math
@@ -13,11 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from sweeps import declare, failed, job, layers, scores, unfinished
 from torch import nn
 
 import dlexp
-from dlexp.report.command import command
+from dlexp.errors import UserError
+from dlexp.numbers import compact
+from dlexp.report import vector
+from dlexp.report.command import command, finish
 
 CSS = (Path(dlexp.__file__).parent / "report" / "templates" / "style.css").read_text(encoding="utf-8")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -117,15 +120,48 @@ def test_is_for_everybody(page: Page) -> None:
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
 
 
+def pictures(page: Page) -> list[dict[str, str]]:
+    return [attrs for attrs in page.all("svg") if attrs.get("role") == "img"]
+
+
 def test_pictures_are_told_in_words(page: Page) -> None:
-    """With numbers; each is an SVG file of its own."""
-    pictures = page.all("img")
-    assert len(pictures) >= 2
-    for picture in pictures:
-        kind, _, content = picture["src"].partition(",")
-        assert kind == "data:image/svg+xml;base64" and b"<svg" in base64.b64decode(content)[:600]
-        assert re.search(r"\d", picture["alt"]) and 60 < len(picture["alt"]) < 900
-        assert picture["alt"].endswith(".")
+    """With numbers; each figure has one for a wide window and one for a narrow one."""
+    found = pictures(page)
+    assert len(found) == 2 * len(page.all("figure")) >= 2 and not page.all("img")
+    assert [attrs["class"] for attrs in found] == ["wide", "narrow"] * len(page.all("figure"))
+    for picture in found:
+        said = picture["aria-label"]
+        assert re.search(r"\d", said) and 60 < len(said) < 900 and said.endswith(".")
+    for image in page.all("image"):  # colour maps
+        assert image["xlink:href"].startswith("data:image/png;base64,")
+
+
+def test_pictures_find_their_own_parts(page: Page) -> None:
+    """Every reference inside a picture leads to an id in the page, and no id is there twice."""
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    wanted = [
+        found for _, attrs in page.tags for x in attrs.values() for found in re.findall(r"url\(#(.*?)\)", x)
+    ]
+    wanted += [attrs["xlink:href"][1:] for attrs in page.all("use")]
+    assert len(wanted) > 50 and set(wanted) <= set(ids) and len(ids) == len(set(ids))
+
+
+def test_pictures_have_colours_for_dark_pages(page: Page, run_folder: Path) -> None:
+    """Each colour of a line or word has its counterpart, with as much contrast on dark paper as on white."""
+    text = (run_folder / "report.html").read_text(encoding="utf-8")
+    rules = dict(re.findall(r"--c([0-9a-f]{6}):(#[0-9a-f]{6});", text))
+    assert set(re.findall(r"var\(--c([0-9a-f]{6}),", text)) == set(rules) and len(rules) > 5
+    assert set(re.findall(r"(?:fill|stroke): (#\w+)", text)) <= {
+        "#000000"
+    }  # what has none: counts on pale cells
+    paper = themes()["dark"]["paper"]
+    for light, dark in rules.items():
+        on_white, on_dark = contrast(f"#{light}", "#ffffff"), contrast(dark, paper)
+        channels = bytes.fromhex(light)
+        if max(channels) - min(channels) > 30:  # no grey: not too dim, and not white
+            on_white = min(max(on_white, 3.0), 7.0)
+        assert on_dark == pytest.approx(min(on_white, contrast("#ffffff", paper)), rel=0.05), light
+    assert paper == vector.DARK
 
 
 def test_tables_are_told_in_words(page: Page) -> None:
@@ -134,7 +170,7 @@ def test_tables_are_told_in_words(page: Page) -> None:
     scopes = {attrs.get("scope") for attrs in page.all("th")}
     assert scopes <= {"col", "row", "colgroup"} and {"col", "row"} <= scopes
     boxes = [attrs for attrs in page.all("div") if "box" in attrs.get("class", "").split()]
-    assert len(boxes) == len(page.all("table")) + len(page.all("img"))
+    assert len(boxes) == len(page.all("table"))
     for box in boxes:  # can be scrolled without a mouse
         assert box["tabindex"] == "0" and box["role"] == "region" and box["aria-label"]
 
@@ -159,7 +195,7 @@ def test_page_of_a_run(run_folder: Path) -> None:
         word for word in page.words if re.fullmatch(r"\d\d_\w+", word)
     ]
     last = summary["layers"][0]["over_time"]["last"]["delta_rms"]
-    alt = next(image["alt"] for image in page.all("img") if "time steps" in image["alt"])
+    alt = next(own["aria-label"] for own in pictures(page) if own["aria-label"].startswith("Line chart"))
     assert alt.startswith(
         f"Line chart of delta_rms over time steps, log scale: in 01_lstmcell it is {last[0]:.1e}"[:75]
     )
@@ -173,7 +209,7 @@ def test_page_of_a_run_without_its_summary(run_folder: Path, tmp_path: Path) -> 
     command([str(tmp_path)])
     page = read(tmp_path)
     assert "unfinished so far 12 steps; the run still goes on, or was killed" in page.text
-    assert len(page.all("img")) >= 4
+    assert len(page.all("figure")) >= 4
 
 
 def test_page_of_a_loop_of_ones_own(run_folder: Path, tmp_path: Path) -> None:
@@ -222,11 +258,16 @@ def test_page_of_a_sweep(sweep_folder: Path) -> None:
     assert "10 runs in 5 arms" in page.text and "1 diverged" in page.text
     assert "loss not finite at step 4; 02_linear: its delta_rms is not finite" in page.text
     assert "dlexp -m activation=relu,tanh model.depth=2,3 seed=0,1" in page.text
-    alts = [image["alt"] for image in page.all("img")]
+    alts = [own["aria-label"] for own in pictures(page)]
     mean = sweep.runs.query("activation == 'relu' and status == 'finished'")["accuracy/validation"].mean()
     assert f"relu: {mean:.3g}" in alts[0]
     chips = [attrs["style"] for attrs in page.all("span") if attrs.get("class") == "chip"]
-    assert "background:#0072b2" in chips and "background:#d55e00" in chips
+    for colour in ("0072b2", "d55e00"):
+        assert f"background:var(--c{colour},#{colour})" in chips
+    wrong, to_come = page.text.index("What went wrong"), page.text.index("What has not ended")
+    assert wrong < page.text.index("loss not finite at step 4") < to_come
+    assert to_come < page.text.index("no summary; still going on, or killed")
+    assert "Careful" not in page.text  # both of its runs are there
 
 
 def test_of_fifty_arms_it_is_small(tmp_path: Path) -> None:
@@ -328,11 +369,10 @@ def test_no_other_colours() -> None:
     assert len(pairs) > 10
     for name, said in pairs:
         allowed = {
-            "color": r"var\(--ink[\w-]*\)|#1b1f24",
-            "background": r"var\(--(paper[\w-]*|bar)\)|#ffffff",
+            "color": r"var\(--ink[\w-]*\)",
+            "background": r"var\(--(paper[\w-]*|bar)\)",
         }
         assert re.fullmatch(allowed[name], said), (name, said)
-    assert contrast("#1b1f24", "#ffffff") > 4.5  # of the card that pictures stand on
 
 
 def test_micro_batches_are_no_time(tmp_path: Path) -> None:
@@ -346,3 +386,96 @@ def test_micro_batches_are_no_time(tmp_path: Path) -> None:
     assert len(dlexp.load(recorder.folder).over_time) == 4
     command([str(recorder.folder)])
     assert "reach the past" not in (recorder.folder / "report.html").read_text()
+
+
+def test_a_best_arm_that_lost_a_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the page and on the terminal; and of what no run recorded nothing is explained."""
+    for lr, status in (("0.1", "finished"), ("0.2", "finished")):
+        for seed in (0, 1):
+            own = "diverged" if lr == "0.2" and seed else status
+            words = [f"optimizer.lr={lr}", f"seed={seed}"]
+            job(tmp_path, words, own, metrics=scores(float(lr)), layers=layers(1.0))
+    command([str(tmp_path)])
+    page = read(tmp_path)
+    assert "optimizer.lr=0.2 . Careful: only 1 of its 2 runs came to an end." in page.text
+    assert "careful: only 1 of its 2 runs came to an end" in capsys.readouterr().out
+    assert "elta factor" not in page.text
+
+
+def test_no_arm_is_best_where_none_ended(tmp_path: Path) -> None:
+    for lr in ("0.1", "0.2"):
+        job(tmp_path, [f"optimizer.lr={lr}"], "diverged", metrics={}, diverged=BAD)
+    command([str(tmp_path)])
+    assert "No run has come to its end, so no arm is the best." in read(tmp_path).text
+
+
+def test_page_of_a_network_of_zeros(tmp_path: Path) -> None:
+    """It says that there is no signal, in words and in a number."""
+    words = ["initializer=zeros", "model.depth=3", "train.max_steps=4", f"hydra.run.dir={tmp_path / 'run'}"]
+    dlexp.run(words, quiet=True)
+    command([str(tmp_path / "run")])
+    text = read(tmp_path / "run").text
+    assert "No signal, from the start on: delta_rms is exactly 0 in all 3 hidden layers" in text
+    assert "delta_rms, hidden layers 0" in text
+
+
+def test_page_of_heads(tmp_path: Path) -> None:
+    """All figures of depth end at the trunk."""
+    words = ["task=multi_label", "model=multi_head", "model.depth=4", "train.max_steps=4"]
+    run = dlexp.run([*words, f"hydra.run.dir={tmp_path / 'run'}"], quiet=True)
+    command([str(tmp_path / "run")])
+    text = read(tmp_path / "run").text
+    deltas = [layer["last"]["delta_rms"] for layer in run.summary["layers"]]
+    assert f"{compact(deltas[0] / deltas[3])} in all from 04_linear to 01_linear" in text
+    assert f"delta factor, per layer ×{compact((deltas[0] / deltas[3]) ** (1 / 3))}" in text
+    assert run.records.attrs["side_by_side"] == [f"{i:02d}_linear" for i in range(5, 15)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", "{"),
+        ("summary.json", "[1, 2]"),
+        ("summary.json", '{"status": "finished", "layers": [3], "metrics": {}}'),
+        ("summary.json", '{"layers": []}'),
+        ("records.jsonl", '{"layers": ["a"]}\n{"step": 0}\n'),
+        ("records.jsonl", "nonsense\n{}\n"),
+        ("metrics.jsonl", "3\n"),
+    ],
+)
+def test_broken_files_are_told_in_a_line(name: str, content: str, tmp_path: Path) -> None:
+    """Never a trace: what cannot be read, and where."""
+    run_folder = tmp_path / "run"
+    dlexp.run(["train.max_steps=2", f"hydra.run.dir={run_folder}"], quiet=True)
+    (run_folder / name).write_text(content)
+    with pytest.raises(UserError) as error:
+        command([str(run_folder)])
+    assert str(run_folder) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("summary", ['{"status": "failed", "error": "boom"}', '{"status": "interrupted"}'])
+def test_page_of_a_run_that_never_began(summary: str, tmp_path: Path) -> None:
+    """It failed before there was a layer: the reason is all there is."""
+    (tmp_path / "summary.json").write_text(summary)
+    command([str(tmp_path)])
+    page = read(tmp_path)
+    assert "before the first step" in page.text and not page.all("svg")
+    assert "boom" in page.text or "interrupted" in page.text
+    (tmp_path / "summary.json").unlink()
+    (tmp_path / ".hydra").mkdir()
+    with pytest.raises(UserError, match="the run has just begun, or was killed before its first step"):
+        command([str(tmp_path)])
+
+
+def test_a_page_that_cannot_be_made_is_named(
+    sweep_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the end of a sweep, say: its table has been printed by then, and its tables are on the disk."""
+
+    def fails(*_: object) -> Path:
+        raise ValueError("no such glyph")
+
+    monkeypatch.setattr("dlexp.report.page.write_sweep", fails)
+    with pytest.raises(UserError, match=r"report\.html cannot be made: ValueError: no such glyph"):
+        finish(sweep_folder, Console(width=200))
+    assert "tanh" in capsys.readouterr().out

@@ -16,8 +16,8 @@ import dlexp
 from dlexp.errors import UserError
 from dlexp.report import arms
 from dlexp.report.command import command, finish
-from dlexp.report.jobs import short, value
 from dlexp.report.sweep import Sweep, write_whole
+from dlexp.words import short, value
 
 ACCURACY = {"sigmoid": (0.1, 0.3, 0.2), "relu": (0.9, 0.8, 1.0)}
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dlexp.numbers import compact, percent
 from dlexp.record.sinks import Row
-from dlexp.report.numbers import compact, percent
 from dlexp.report.terminal import SHOWN, WIDE, Terminal, layer_table, log_bars
 
 NUMBERS = {

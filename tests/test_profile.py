@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
-from sweeps import layers
 
-from dlexp.report.profile import factor, mean_profile, profile
+from dlexp.profile import factor, hidden_and_outputs, mean_profile, profile
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_the_factor_is_that_of_all_neighbours() -> None:
 
 def test_streams_are_no_layers() -> None:
     """A row without weights is left out; a run that recorded nothing has no numbers."""
-    found = layers(1.0, 2.0, 3.0)
+    found: list[dict[str, Any]] = [{"parameters": 20, "last": {"delta_rms": x}} for x in (1.0, 2.0, 3.0)]
     found[1] |= {"kind": "Stream", "parameters": 0}
     assert profile(found, "last") == [1.0, 3.0]
     found[0]["last"] = None
@@ -57,3 +57,39 @@ def test_runs_are_averaged_layer_by_layer() -> None:
     """Geometrically; a missing number is left out, a zero makes zero."""
     means = mean_profile([[1.0, None, 0.0, None], [4.0, 3.0, 1.0, None]])
     assert means == [pytest.approx(2.0), pytest.approx(3.0), 0.0, None]
+
+
+def head(path: str, delta: float | None, shape: tuple[int, ...] = (1, 8), **more: Any) -> dict[str, Any]:
+    last = {"delta_rms": delta, **more}
+    return {"path": path, "kind": "Linear", "shape": list(shape), "parameters": 9, "last": last}
+
+
+TRUNK = [head(f"trunk.{n}", x, (8, 8), jacobian_factor=0.5) for n, x in enumerate((0.25, 0.5))]
+
+
+@pytest.mark.parametrize(
+    ("end", "hidden"),
+    [
+        ([head("heads.0", 3.0), head("heads.1", 4.0)], 2),
+        ([head("heads.0", 3.0, (2, 8)), head("heads.1", 4.0, (5, 8))], 2),
+        ([head("out", 3.0)], 2),
+        ([head("tail.0", 3.0, (4, 8)), head("tail.2", 4.0, (1, 4))], 3),  # one feeds the other
+        ([head("tail.0", 3.0, (8, 8)), head("tail.1", 4.0, (8, 8))], 3),  # it could
+        ([head("heads.0", 3.0, jacobian_factor=1.0), head("heads.1", 4.0)], 3),  # it does
+        ([head("first", 3.0), head("second", 4.0)], 3),  # of no list
+    ],
+)
+def test_heads_stand_side_by_side(end: list[dict[str, Any]], hidden: int) -> None:
+    """Where they are of one list, take the same inputs, and none can feed the next."""
+    found, outputs = hidden_and_outputs([*TRUNK, *end])
+    assert len(found) == hidden and found + outputs == [*TRUNK, *end]
+
+
+def test_heads_together_are_one_layer() -> None:
+    """The root mean square over the units of all; the factor is that of the trunk."""
+    heads = [head("heads.0", 3.0, (1, 8)), head("heads.1", 4.0, (2, 8)), head("heads.2", None, (2, 8))]
+    found = profile([*TRUNK, *heads], "last")
+    assert found == [0.25, 0.5, pytest.approx(math.sqrt((9 + 2 * 16) / 3))]
+    assert factor(found) == 0.5
+    assert profile([*TRUNK, *[head(f"heads.{n}", None) for n in range(2)]], "last") == [0.25, 0.5, None]
+    assert profile([], "last") == []
