@@ -51,6 +51,10 @@ def main() -> None:
             from dlexp.report.command import command
 
             command(sys.argv[2:])
+        elif sys.argv[1:2] == ["doctor"]:
+            from dlexp import doctor
+
+            doctor.command(sys.argv[2:])
         else:
             refuse_options(sys.argv[1:])
             _dispatch()

@@ -78,7 +78,10 @@ def test_a_fix_is_run_and_judged(place: Path) -> None:
     summary = json.loads((other / "summary.json").read_text())
     assert summary["seed"] == 0 and summary["metrics"]["accuracy/test"] > 0.8
     old = json.loads((folder / "summary.json").read_text())["metrics"]
-    assert f"{old['loss/validation']:.3g}"[:3] in fixed and f"{summary['metrics']['loss/validation']:.2g}"[:3] in fixed
+    assert (
+        f"{old['loss/validation']:.3g}"[:3] in fixed
+        and f"{summary['metrics']['loss/validation']:.2g}"[:3] in fixed
+    )
     assert "before" in result.stdout and "try 1" in result.stdout
     import shutil
 
@@ -91,7 +94,9 @@ def test_a_sweep_has_a_label_for_each_arm(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     (folder,) = tmp_path.glob("outputs/sweep/*")
     out = shell.run("doctor", str(folder), cwd=tmp_path).stdout
-    sigmoid, tanh = (next(line for line in out.splitlines() if line.startswith(w)) for w in ("sigmoid", "tanh"))
+    sigmoid, tanh = (
+        next(line for line in out.splitlines() if line.startswith(w)) for w in ("sigmoid", "tanh")
+    )
     assert "2 vanishing" in sigmoid and "2 healthy" in tanh
     found = json.loads(shell.run("doctor", str(folder), "--json", cwd=tmp_path).stdout)
     assert sorted(run["primary"] for run in found["runs"]) == ["healthy"] * 2 + ["vanishing"] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,14 @@ from rich.console import Console
 from rich.text import Text
 
 from dlexp.errors import TRACE_HINT, UserError
-from dlexp.folder import CONFIG, NOT_BEGUN, PAGE, PLAN, SUMMARY, UNFINISHED
-from dlexp.report.jobs import is_job
+from dlexp.folder import NOT_BEGUN, PAGE, UNFINISHED
 from dlexp.report.load import Run
+from dlexp.report.named import named
 from dlexp.report.terminal import Terminal
 
 if TYPE_CHECKING:
     from dlexp.report.sweep import Sweep
 
-SHOWN = 5  # folders that are named where none was found
 OPTIONS = ("--open", "--json")
 GO_ON = (UNFINISHED, NOT_BEGUN, "interrupted")  # statuses of jobs that a resumed sweep brings further
 
@@ -35,28 +34,17 @@ def command(words: Sequence[str]) -> None:
     Raises:
         UserError: it is not one of these, or nothing can be written there.
     """
-    paths = [word for word in words if not word.startswith("--")]
-    options = [word for word in words if word.startswith("--")]
-    said = f"report {' '.join(words)}".rstrip()
-    if unknown := [word for word in options if word not in OPTIONS]:
-        raise UserError(f"{said}: no option {unknown[0]}; allowed: {', '.join(OPTIONS)}")
-    if set(OPTIONS) <= set(options):
-        raise UserError(f"{said}: --json prints numbers and writes no page to open; leave one of them out")
-    if len(paths) != 1:
-        what = "name the folder of a run or of a sweep" if not paths else "one folder at a time"
-        raise UserError(f"{said}: {what}, for example dlexp report outputs/sweep/...")
-    folder = latest() if paths == ["latest"] else Path(paths[0]).expanduser()
-    with _told(folder, "a report"):
-        _report(folder, options)
+    asked = named("report", words, OPTIONS, "--json prints numbers and writes no page to open")
+    with _told(asked.folder, "a report"):
+        _report(*asked)
 
 
-def _report(folder: Path, options: Sequence[str]) -> None:
-    kind = _kind(folder)
+def _report(folder: Path, is_sweep: bool, options: Collection[str]) -> None:
     if "--json" in options:
-        print(json.dumps(_facts(folder, kind), allow_nan=False))
+        print(json.dumps(_facts(folder, is_sweep=is_sweep), allow_nan=False))
         return
     terminal = Terminal()
-    if kind == "sweep":
+    if is_sweep:
         sweep, page = _report_sweep(folder, terminal.console)
         if any(job.status in GO_ON for job in sweep.jobs):
             go_on = f"if it was killed: dlexp -m resume={shlex.quote(str(folder))}"
@@ -67,19 +55,11 @@ def _report(folder: Path, options: Sequence[str]) -> None:
         _open(page, terminal.console)
 
 
-def latest(outputs: Path = Path("outputs")) -> Path:
-    """The run or sweep whose files changed last."""
-    places = (*outputs.glob(f"sweep/*/{PLAN}"), *outputs.glob(f"*/*/{CONFIG}"))
-    if not places:
-        raise UserError(f"report latest: nothing in {outputs}; allowed: a folder")
-    return max(places, key=lambda path: path.stat().st_mtime_ns).parent
-
-
-def _facts(folder: Path, kind: str) -> dict[str, Any]:
+def _facts(folder: Path, *, is_sweep: bool) -> dict[str, Any]:
     from dlexp.report import facts
     from dlexp.report.sweep import Sweep
 
-    return facts.of_sweep(Sweep(folder)) if kind == "sweep" else facts.of_run(folder)
+    return facts.of_sweep(Sweep(folder)) if is_sweep else facts.of_run(folder)
 
 
 def _open(page: Path, console: Console) -> None:
@@ -117,29 +97,6 @@ def _report_sweep(folder: Path, console: Console) -> tuple[Sweep, Path]:
     names = " ".join(path.name for path in paths)
     console.print(Text.assemble((f"{'look':<12}", "dim"), f"{folder}: {names}"), soft_wrap=True)
     return sweep, paths[-1]
-
-
-def _kind(folder: Path) -> str:
-    """Whether it holds a run or a sweep; any folder with folders of runs will do.
-
-    Raises:
-        UserError: neither.
-    """
-    if not folder.is_dir():
-        raise UserError(f"report {folder}: {'no such folder' if not folder.exists() else 'not a folder'}")
-    if (folder / PLAN).is_file():
-        return "sweep"
-    if is_job(folder):
-        return "run"
-    if any(is_job(path) for path in folder.iterdir()):
-        return "sweep"
-    inside = [
-        path.parent for depth in ("*/*", "*/*/*", "*/*/*/*") for path in folder.glob(f"{depth}/{SUMMARY}")
-    ]
-    holders = {run.parent if run.parent.parent.name == "sweep" else run for run in inside}
-    found = sorted(holders, key=lambda path: path.name)  # the name is a date
-    hint = f"; try {', '.join(map(str, found[-SHOWN:]))}" if found else ""
-    raise UserError(f"report {folder}: holds neither a run nor a sweep{hint}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlexp.folder import CONFIG, METRICS, OVERRIDES, PLAN, RECORDS, SUMMARY, UNFINISHED, read_json
+from dlexp.folder import CONFIG, METRICS, OVERRIDES, PLAN, RECORDS, SUMMARY, UNFINISHED, read_json, read_yaml
 from dlexp.numbers import compact
 from dlexp.profile import QUANTITY as PROFILE
 from dlexp.profile import factor, hidden_and_outputs, profile
@@ -317,17 +317,6 @@ def clean(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def _yaml(path: Path) -> dict[str, Any]:
-    """What a YAML file holds; {} if it is not there or is not whole."""
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def summary_of(run: Run) -> dict[str, Any]:
     """Its summary, or what is known so far; of a run that failed before its first step with what it lacks."""
     if not (run.folder / SUMMARY).exists():
@@ -355,7 +344,7 @@ def so_far(run: Run) -> dict[str, Any]:
     def of(line: Mapping[str, Any], i: int) -> dict[str, Any] | None:
         return {name: line[name][i] for name in header["quantities"]} if line else None
 
-    config, hydra = (_yaml(run.folder / CONFIG / f"{name}.yaml") for name in ("config", "hydra"))
+    config, hydra = (read_yaml(run.folder / CONFIG / f"{name}.yaml") for name in ("config", "hydra"))
     chosen = ((hydra.get("hydra") or {}).get("runtime") or {}).get("choices") or {}
     return {
         "status": UNFINISHED,

@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 NOT_FINITE = ("nan", "inf", "-inf")
 
 
+def is_recorded(folder: Path) -> bool:
+    """Is there anything of a run in it?"""
+    return (folder / RECORDS).exists() or (folder / SUMMARY).exists()
+
+
 class Run:
     """What a run folder holds. Files are read when asked for, also while the run still goes on."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).resolve()  # found again after os.chdir, too
-        if not (self.folder / RECORDS).exists() and not (self.folder / SUMMARY).exists():
+        if not is_recorded(self.folder):
             more = "; a sweep is loaded by dlexp.load_sweep" if (self.folder / PLAN).exists() else ""
             if (self.folder / CONFIG).is_dir():
                 more = "; the run has just begun, or was killed before its first step"
