@@ -20,13 +20,13 @@ from dlexp.diagnose import Diagnosis
 from dlexp.diagnose.cure import improvements, is_better, number
 from dlexp.diagnose.remedies import applied
 from dlexp.errors import UserError
-from dlexp.folder import CONFIG, OVERRIDES, SUMMARY, read_json, read_yaml
+from dlexp.folder import CONFIG, OVERRIDES
 from dlexp.numbers import compact
 from dlexp.report.facts import clean, command_line
 from dlexp.report.jobs import SPLITS, Job
-from dlexp.report.load import is_recorded
 from dlexp.report.named import named
 from dlexp.words import split_words
+from dlexp.written import is_recorded, overrides, read_summary, read_yaml
 
 if TYPE_CHECKING:
     from dlexp.report.sweep import Sweep
@@ -72,9 +72,7 @@ class Case:
 
     @classmethod
     def of(cls, folder: Path) -> Case:
-        from dlexp.report.jobs import overrides
-
-        summary = read_json(folder / SUMMARY)
+        summary = read_summary(folder)
         made = (folder / OVERRIDES).is_file() or "overrides" in summary
         return cls(folder, tuple(overrides(folder)) if made else None, summary, diagnose.of_run(folder))
 

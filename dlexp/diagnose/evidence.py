@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from dlexp.errors import UserError
 from dlexp.folder import METRICS, RECORDS, SUMMARY
-from dlexp.report.load import Run, read_lines
+from dlexp.written import is_recorded, read_lines, read_summary
 
 Array = np.ndarray[Any, Any]
 LAST = 0.1  # of the recorded steps: what they agree on is how the run ended
@@ -61,11 +62,13 @@ class Evidence:
         Raises:
             UserError: it is not a run folder.
         """
-        run = Run(folder)
+        folder = Path(folder)
         if summary is None:
-            summary = run.summary if (run.folder / SUMMARY).exists() else _so_far(run)
-        header, *lines = read_lines(run.folder / RECORDS) or [{"layers": [], "quantities": []}]
-        return _evidence(summary, header, lines, read_lines(run.folder / METRICS))
+            if not is_recorded(folder):
+                raise UserError(f"{folder}: not a run folder; it has neither {RECORDS} nor {SUMMARY}")
+            summary = read_summary(folder)
+        header, *lines = read_lines(folder / RECORDS) or [{"layers": [], "quantities": []}]
+        return _evidence(summary, header, lines, read_lines(folder / METRICS))
 
     # -- which rows and which layers --------------------------------------------------------------------
 
@@ -245,12 +248,6 @@ def _series(lines: Sequence[Mapping[str, Any]], layers: Sequence[str]) -> dict[t
         at: rows for at, rows in found.items() if len(rows) == len(lines) and len(set(map(len, rows))) == 1
     }
     return {at: np.array(rows, dtype=float) for at, rows in alike.items()}
-
-
-def _so_far(run: Run) -> dict[str, Any]:
-    from dlexp.report.facts import so_far  # here: the report imports us
-
-    return so_far(run)
 
 
 def theil_sen(x: Array, y: Array) -> float:

@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlexp.folder import CONFIG, METRICS, OVERRIDES, PLAN, RECORDS, SUMMARY, UNFINISHED, read_json, read_yaml
+from dlexp.folder import OVERRIDES, PLAN, RECORDS, SUMMARY, read_json
 from dlexp.numbers import compact
 from dlexp.profile import QUANTITY as PROFILE
 from dlexp.profile import factor, hidden_and_outputs, profile
-from dlexp.report.jobs import SPLITS, Job, overrides
-from dlexp.report.load import Run, read_lines
+from dlexp.report.jobs import SPLITS, Job
+from dlexp.report.load import Run
 from dlexp.report.sweep import Arm, Sweep
 from dlexp.theory import slopes
 from dlexp.words import split_words, value
+from dlexp.written import read_lines, read_summary
 
 SHOWN_OF_LAYERS = ("name", "path", "kind", "shape", "parameters", "is_cell", "first", "last", "reasons")
 NOTABLE = 100.0  # fold: what a network of a few layers does not do by chance
@@ -320,7 +321,7 @@ def clean(content: Any) -> Any:
 def summary_of(run: Run) -> dict[str, Any]:
     """Its summary, or what is known so far; of a run that failed before its first step with what it lacks."""
     if not (run.folder / SUMMARY).exists():
-        return so_far(run)
+        return read_summary(run.folder)
     known = {name: x for name, x in run.summary.items() if x is not None or name not in NOTHING}
     return NOTHING | known
 
@@ -332,38 +333,3 @@ NOTHING: dict[str, Any] = {
     "steps": None,
     "recorded": {"first": None, "last": None},
 }
-
-
-def so_far(run: Run) -> dict[str, Any]:
-    """As much of a summary as the records of an unfinished run tell."""
-    header, *records = read_lines(run.folder / RECORDS) or [{"layers": [], "quantities": []}]
-    evaluations = read_lines(run.folder / METRICS)
-    first, last = (records[0], records[-1]) if records else ({}, {})
-    numbers = {tag: x for line in evaluations for tag, x in line.items() if "/" in tag}
-
-    def of(line: Mapping[str, Any], i: int) -> dict[str, Any] | None:
-        return {name: line[name][i] for name in header["quantities"]} if line else None
-
-    config, hydra = (read_yaml(run.folder / CONFIG / f"{name}.yaml") for name in ("config", "hydra"))
-    chosen = ((hydra.get("hydra") or {}).get("runtime") or {}).get("choices") or {}
-    return {
-        "status": UNFINISHED,
-        "config": config or None,
-        "seed": config.get("seed"),
-        "choices": {key: word for key, word in chosen.items() if not key.startswith("hydra/")} or None,
-        "steps": last.get("step", -1) + 1,
-        "metrics": numbers,
-        "diverged": None,
-        "recorded": {"first": first.get("step"), "last": last.get("step")},
-        "overrides": overrides(run.folder),
-        "layers": [
-            {
-                "name": name,
-                "parameters": 0 if name.endswith("_stream") else None,  # all that is known of them
-                "first": of(first, i),
-                "last": of(last, i),
-                "reasons": {"first": {}, "last": {}},
-            }
-            for i, name in enumerate(header["layers"])
-        ],
-    }

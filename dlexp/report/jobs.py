@@ -14,7 +14,6 @@ from dlexp.folder import (
     CONFIG,
     COUNTED,
     NOT_BEGUN,
-    OVERRIDES,
     PLAN,
     RECORDS,
     SUMMARY,
@@ -23,6 +22,7 @@ from dlexp.folder import (
 )
 from dlexp.profile import factor, profile
 from dlexp.words import Value, split_words, unquoted, value
+from dlexp.written import overrides
 
 SPLITS = ("train", "train_dev", "validation", "test")
 
@@ -127,18 +127,6 @@ def _read(folder: Path, planned: Sequence[str]) -> Job:
     summary = read_json(folder / SUMMARY)
     words = summary.get("overrides") or overrides(folder) or planned
     return Job(folder.name, split_words(words), summary)
-
-
-def overrides(folder: Path) -> list[str]:
-    """The words of a run that has no summary yet."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError  # type: ignore[import-untyped]
-
-    try:
-        return [str(word) for word in OmegaConf.load(folder / OVERRIDES)]
-    except (OSError, OmegaConfBaseException, YAMLError):  # not there, or cut short by a kill
-        return []
 
 
 def swept_keys(folder: Path, jobs: Sequence[Job]) -> list[str]:

@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any
 from dlexp.errors import UserError
 from dlexp.folder import CONFIG, METRICS, PLAN, RECORDS, SUMMARY
 from dlexp.profile import hidden_and_outputs
+from dlexp.written import is_recorded, read_lines
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NOT_FINITE = ("nan", "inf", "-inf")
-
-
-def is_recorded(folder: Path) -> bool:
-    """Is there anything of a run in it?"""
-    return (folder / RECORDS).exists() or (folder / SUMMARY).exists()
 
 
 class Run:
@@ -156,28 +152,4 @@ def _not_finite(lines: list[dict[str, Any]], layers: list[str]) -> list[list[Any
         for name, said in line.get("reasons", {}).items():
             of = [(None, said)] if isinstance(said, str) else zip(layers, said, strict=False)
             found += [[line["step"], layer, name, word] for layer, word in of if word in NOT_FINITE]
-    return found
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSON-lines file; a last line cut short by a kill is left out.
-
-    Raises:
-        UserError: another line is no JSON object, or the file cannot be read.
-    """
-    if not path.exists():
-        return []
-    try:
-        text = path.read_bytes()  # as text the end might be half a letter
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    found = []
-    for n, line in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), 1):
-        try:
-            content = json.loads(line)
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: line {n} is not a line of a record: {line[:40]!r}")
-        found.append(content)
     return found
