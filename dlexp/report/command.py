@@ -108,7 +108,7 @@ def _told(folder: Path, what: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise UserError(
-            f"report {folder}: nothing can be written there: {what}: {error.strerror or error}"
+            f"report {folder}: nothing can be written there: {error.strerror or error} ({what})"
         ) from error
     except Exception as error:
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"

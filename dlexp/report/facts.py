@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlexp.folder import OVERRIDES, PLAN, RECORDS, SUMMARY, read_json
+from dlexp.folder import OVERRIDES, PLAN, SUMMARY, read_json
 from dlexp.numbers import compact
 from dlexp.profile import QUANTITY as PROFILE
 from dlexp.profile import factor, hidden_and_outputs, profile
@@ -20,7 +20,7 @@ from dlexp.report.load import Run
 from dlexp.report.sweep import Arm, Sweep
 from dlexp.theory import slopes
 from dlexp.words import split_words, value
-from dlexp.written import read_lines, read_summary
+from dlexp.written import read_summary
 
 SHOWN_OF_LAYERS = ("name", "path", "kind", "shape", "parameters", "is_cell", "first", "last", "reasons")
 NOTABLE = 100.0  # fold: what a network of a few layers does not do by chance
@@ -89,7 +89,7 @@ def signal(run: Run, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
     places = [i for i, layer in enumerate(layers) if any(layer is own for own in hidden)]
     found: list[tuple[int, str, float | None]] = []
     zeros: list[str] = []
-    for line in read_lines(run.folder / RECORDS)[1:]:
+    for line in run.lines[1:]:
         deltas = line.get(PROFILE) or []
         own = [deltas[i] for i in places if i < len(deltas)]
         if own and all(x == 0 for x in own):
@@ -120,7 +120,7 @@ def through_time(run: Run, layers: Sequence[Mapping[str, Any]]) -> list[dict[str
     """
     cells = [layer.get("name") for layer in layers if layer.get("is_cell") in (True, None)]
     found = []
-    for line in reversed(read_lines(run.folder / RECORDS)[1:]):
+    for line in reversed(run.lines[1:]):
         for quantity in (PROFILE, f"cell_{PROFILE}"):
             for layer, series in ((line.get("over_time") or {}).get(quantity) or {}).items():
                 # Of a cell state nothing is known at the last time step: nobody reads it there.
@@ -222,7 +222,7 @@ def _over_time(facts: Mapping[str, Any]) -> str | None:
 def growth(run: Run) -> dict[str, Any] | None:
     """The largest `activation_rms` of a layer, at the first recorded step and the last one with a number."""
     found = []
-    for line in read_lines(run.folder / RECORDS)[1:]:
+    for line in run.lines[1:]:
         known = [x for x in line.get("activation_rms") or () if x is not None]
         found += [(line["step"], max(known))] if known else []
     if not found:

@@ -56,6 +56,11 @@ class Run:
         return content
 
     @cached_property
+    def lines(self) -> list[dict[str, Any]]:
+        """Those of records.jsonl, the header first; none if nothing is recorded yet."""
+        return read_lines(self.folder / RECORDS)
+
+    @cached_property
     def layers(self) -> pd.DataFrame:
         """The layer table: a row per layer, columns (quantity, "first" or "last" recorded).
 
@@ -63,7 +68,7 @@ class Run:
         """
         import pandas as pd
 
-        header, *lines = read_lines(self.folder / RECORDS) or [{"layers": [], "quantities": []}]
+        header, *lines = self.lines or [{"layers": [], "quantities": []}]
         empty = dict.fromkeys(header["quantities"], [None] * len(header["layers"]))
         first, last = (lines[0], lines[-1]) if lines else (empty, empty)
         columns = {
@@ -88,7 +93,7 @@ class Run:
         """
         import pandas as pd
 
-        header, *lines = read_lines(self.folder / RECORDS) or [{"layers": [], "quantities": []}]
+        header, *lines = self.lines or [{"layers": [], "quantities": []}]
         quantities, layers = header["quantities"], header["layers"]
         numbers = _step_numbers(lines, quantities)
         columns: dict[str, Any] = {name: [] for name in ("step", "layer", *numbers, *quantities)}
@@ -114,7 +119,7 @@ class Run:
 
         rows: list[dict[str, Any]] = []
         quantities = dict.fromkeys(("activation_rms", "delta_rms"))
-        for line in read_lines(self.folder / RECORDS)[1:]:
+        for line in self.lines[1:]:
             series = line.get("over_time", {})
             quantities |= dict.fromkeys(series)
             for layer in dict.fromkeys(name for of in series.values() for name in of):

@@ -160,6 +160,7 @@ def _write(folder: Path, template: str, **content: Any) -> Path:
         "compact": compact,
         "percent": percent,
         "duration": duration,
+        "lost": _lost,
         "short": lambda x: short(None if x is None else str(x)),
     }
     environment.globals |= {
@@ -194,6 +195,13 @@ def _lead(facts: Mapping[str, Any]) -> str:
     known = [(split, facts["metrics"].get(f"{name}/{split}")) for split in ("test", "validation", "train")]
     numbers = [f"{compact(x)} on {split}" for split, x in known if x is not None]
     return f"{said}{f': {name} {numbers[0]}' if numbers else ''}."
+
+
+def _lost(over_time: Mapping[str, Any]) -> str:
+    """What becomes of the error of a recurrent layer over all time steps, in decades."""
+    if not over_time["total"]:
+        return f"0 before t={over_time['reaches']}"
+    return f"{math.log10(over_time['total']):+.1f} decades".replace("-", "−")
 
 
 def _spread(mean: float | None, std: float | None) -> str:

@@ -199,6 +199,8 @@ def test_page_of_a_run(run_folder: Path) -> None:
     assert alt.startswith(
         f"Line chart of delta_rms over time steps, log scale: in 01_lstmcell it is {last[0]:.1e}"[:75]
     )
+    decades = math.log10(last[0] / last[-1])
+    assert f"delta_rms of 01_lstmcell over 8 time steps −{abs(decades):.1f} decades" in page.text
     assert "_target_" in page.text and "<details>" in (run_folder / "report.html").read_text()
 
 
