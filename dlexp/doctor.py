@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,20 +19,22 @@ from dlexp.diagnose import Diagnosis
 from dlexp.diagnose.cure import improvements, is_better, number
 from dlexp.diagnose.remedies import applied
 from dlexp.errors import UserError
-from dlexp.folder import CONFIG, OVERRIDES
+from dlexp.folder import CONFIG, OVERRIDES, SPLITS
 from dlexp.numbers import compact
 from dlexp.report.facts import clean, command_line
-from dlexp.report.jobs import SPLITS, Job
+from dlexp.report.jobs import Job
 from dlexp.report.named import named
+from dlexp.report.terminal import SEVERE, Terminal
 from dlexp.words import split_words
 from dlexp.written import is_recorded, overrides, read_summary, read_yaml
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dlexp.report.sweep import Sweep
 
 OPTIONS = ("--fix", "--json")
 MOST_TRIES = 3  # of a fix
-STYLES = {"none": "green", "info": "cyan", "warning": "bold yellow", "critical": "bold red"}
 
 
 def command(words: Sequence[str]) -> None:
@@ -43,7 +44,7 @@ def command(words: Sequence[str]) -> None:
         UserError: it is neither a run nor a sweep, or cannot be made again.
     """
     folder, is_sweep, options = named("doctor", words, OPTIONS, "--json trains nothing")
-    console = Console(highlight=False)
+    console = Terminal().console
     if is_sweep:
         from dlexp.report.sweep import Sweep
 
@@ -104,7 +105,7 @@ def of_sweep(sweep: Sweep, console: Console, *, as_json: bool) -> None:
         counts = Counter(one.primary for one in own)
         worst = max(own, key=lambda one: diagnose.SEVERITIES.index(one.severity), default=None)
         said = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing recorded"
-        style = STYLES[worst.severity] if worst else ""
+        style = SEVERE[worst.severity] if worst else ""
         table.add_row(*map(str, arm.values), Text(said, style), worst.sentence if worst else "")
     console.print(table)
 
@@ -116,17 +117,17 @@ def _sick(sweep: Sweep) -> str:
     return shlex.quote(str(sweep.folder / name)) if name else "outputs/..."
 
 
-def show(case: Case, console: Console) -> None:
-    """The sentence, the evidence, what it explains, and what to try."""
+def show(case: Case, console: Console, *, checked: bool = False) -> None:
+    """The sentence, the evidence, what it explains, what to try and, unless it is `checked` now, how."""
     found = case.diagnosis
-    lines = [("", Text(found.sentence, STYLES[found.severity]))]
+    lines = [("", Text(found.sentence, SEVERE[found.severity]))]
     if found.evidence:
         lines.append(("evidence", Text(_evidence(found))))
     lines += [("explains", Text(f"{one['id']}: {one['sentence']}")) for one in found.folded]
     if case.words is not None:
         tries = suggestions(case)
         lines += [("try" if n == 0 else "or", Text(_command(case, own))) for n, own in enumerate(tries)]
-        if tries:
+        if tries and not checked:
             lines.append(("check it", Text(f"dlexp doctor {shlex.quote(str(case.folder))} --fix")))
     for name, text in lines:
         console.print(Text.assemble((f"{name:<12}" if name else "", "dim"), text), soft_wrap=True)
@@ -169,7 +170,7 @@ def fix(folder: Path, console: Console) -> None:
     if first.words is None:
         what = "a loop of your own, which dlexp cannot run; allowed: a run of dlexp"
         raise UserError(f"doctor {folder} --fix: {what}")
-    show(first, console)
+    show(first, console, checked=True)
     if not suggestions(first):
         console.print("nothing to try")
         return
@@ -180,7 +181,7 @@ def fix(folder: Path, console: Console) -> None:
         with console.status("training"):
             after = Case.of(dlexp.run(words, quiet=True, config_dir=configs).folder)
         found = after.diagnosis
-        console.print(Text.assemble(" " * 12, (found.sentence, STYLES[found.severity])), soft_wrap=True)
+        console.print(Text.assemble(" " * 12, (found.sentence, SEVERE[found.severity])), soft_wrap=True)
         return after
 
     tried = attempts(first, make)
@@ -233,7 +234,7 @@ def _side_by_side(first: Case, tried: Sequence[Try]) -> Table:
     table.add_row("diagnosis", *(_label(case.diagnosis) for case in cases))
     for tag in dict.fromkeys(tag for case in cases for tag in _told(case)):
         table.add_row(tag, *(compact(number(case.summary, tag)) for case in cases))
-    table.add_row("folder", *(str(case.folder) for case in cases))
+    table.add_row("folder", *(case.folder.name for case in cases))
     return table
 
 
@@ -245,7 +246,7 @@ def _told(case: Case) -> Iterator[str]:
 
 
 def _label(found: Diagnosis) -> Text:
-    return Text(found.primary, STYLES[found.severity])
+    return Text(found.primary, SEVERE[found.severity])
 
 
 def _verdict(first: Case, tried: Sequence[Try]) -> Text:

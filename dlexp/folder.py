@@ -31,6 +31,7 @@ LOCK = "lock"
 TRACE = "error.log"  # of a job that failed
 PICTURES = ("layers.png", "curves.png")  # of a single run, from `dlexp report`
 PAGE = "report.html"
+SPLITS = ("train", "train_dev", "validation", "test")  # as they are told
 ENDED = ("finished", "stopped_early", "diverged")  # a run with such a status has nothing left to do
 COUNTED = ("finished", "stopped_early")  # the numbers of these are compared
 UNFINISHED = "unfinished"  # no summary: the run still goes on, or was killed

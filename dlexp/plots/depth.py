@@ -28,6 +28,7 @@ LAYERS = "layer, from the inputs to the outputs"
 STREAM = "_stream"  # the name of what a residual block hands on ends so; it has no weights
 MOST_NAMES = 20  # of layers below a panel
 THEORY = "#444444"
+MARKED = 0.12  # of the colour behind a layer that is marked
 MOST_ROWS = 26  # of a colour map that are as tall as a name; more of them are thinner
 MOST_COLUMNS = 400  # of a colour map: more steps than pixels are thinned
 ZERO, ABSENT, NOT_FINITE = "#000000", "#D9D9D9", style.VERMILLION
@@ -47,6 +48,7 @@ def signature(
     *,
     step: int | None = None,
     slopes: Mapping[str, tuple[float, str]] | None = None,
+    marked: Sequence[str] = (),
     title: str | None = None,
     narrow: bool = False,
 ) -> Figure:
@@ -61,6 +63,7 @@ def signature(
         step: the recorded step to show; the last one if not said.
         slopes: quantity -> what theory says: the factor from a hidden layer to the one before it (nearer to
             the inputs), and what to call it. A line through the last hidden layer of the first step.
+        marked: layers that stand on a ground of their own, those that a diagnosis names say.
         title: what stands above; what happens to `delta_rms` if not said.
         narrow: panels below each other, for a phone.
 
@@ -106,6 +109,8 @@ def signature(
             where = {"transform": axes.transAxes, "ha": "center"}
             axes.text(0.5, 0.5, "no number on record", color=style.GREY, **where)
         layer_axis(axes, names, places)
+        for place in {place for name, place in zip(names, places, strict=True) if name in marked}:
+            axes.axvspan(place - 0.5, place + 0.5, color=style.VERMILLION, alpha=MARKED, lw=0, zorder=0)
         if narrow and axes is not panels[-1]:
             axes.set_xlabel("")
     style.headline(figure, title or _finding(names, places, lines["delta_rms"][chosen], chosen))

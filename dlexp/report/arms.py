@@ -19,6 +19,7 @@ MOST = 20  # arms that are shown
 MEASURED = 1000  # columns: a terminal that is wide enough for anything
 MOST_REASONS = 10  # likewise
 LONGEST = 14  # characters of a value
+NO_FAULT = ("healthy", "cannot_tell")
 NO_GOOD_END = ("failed", "diverged")  # their reasons are told
 
 
@@ -51,6 +52,9 @@ def _table(sweep: Sweep, shown: list[int], *, spread_of_loss: bool) -> Table:
     for name in (*columns, "delta factor") if factors else columns:
         table.add_column(_header(name), justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
+    sick = any(job.diagnosis not in (None, *NO_FAULT) for job in sweep.jobs)
+    if sick:
+        table.add_column("diagnosis", no_wrap=True)
     for i in shown:
         arm = sweep.rows[i]
         loss = "loss/validation"
@@ -60,9 +64,9 @@ def _table(sweep: Sweep, shown: list[int], *, spread_of_loss: bool) -> Table:
         if factors:
             numbers.append(compact(arm.mean("delta_factor_last")))
         mark, style = ("★", "bold green") if i == sweep.best else ("", "" if arm.ended else "red")
-        table.add_row(
-            mark, *(Text(short(text, LONGEST)) for text in arm.typed), *numbers, _status(arm), style=style
-        )
+        typed = [Text(short(text, LONGEST)) for text in arm.typed]
+        told = [_lines(arm.status), _lines(arm.diagnosis)] if sick else [_lines(arm.status)]
+        table.add_row(mark, *typed, *numbers, *told, style=style)
     return table
 
 
@@ -97,8 +101,8 @@ def _words(sweep: Sweep, job: Job) -> str:
     )
 
 
-def _status(arm: Arm) -> str:
-    return arm.status.replace(", ", "\n")
+def _lines(counts: str) -> str:
+    return counts.replace(", ", "\n")
 
 
 def with_spread(mean: float, std: float) -> str:

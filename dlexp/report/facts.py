@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlexp.folder import OVERRIDES, PLAN, SUMMARY, read_json
+from dlexp import diagnose
+from dlexp.folder import OVERRIDES, PLAN, SPLITS, SUMMARY, read_json
 from dlexp.numbers import compact
 from dlexp.profile import QUANTITY as PROFILE
 from dlexp.profile import factor, hidden_and_outputs, profile
-from dlexp.report.jobs import SPLITS, Job
+from dlexp.report.jobs import Job
 from dlexp.report.load import Run
 from dlexp.report.sweep import Arm, Sweep
 from dlexp.theory import slopes
@@ -56,6 +57,7 @@ def of_run(folder: Path) -> dict[str, Any]:
             "signal": signal(run, layers),
             "over_time": through_time(run, layers),
             "diverged": summary.get("diverged"),
+            "diagnosis": summary.get("diagnosis") or diagnose.of_run(run.folder).as_dict(),
             "growth": growth(run) if summary.get("diverged") else None,
             "used": _used(summary, words),
             "layers": [{name: layer.get(name) for name in SHOWN_OF_LAYERS} for layer in layers],
@@ -276,6 +278,7 @@ def of_sweep(sweep: Sweep) -> dict[str, Any]:
                     "asked": {key: value(job.asked(key)) for key in sweep.keys},
                     "seed": job.seed,
                     "status": job.status,
+                    "diagnosis": job.diagnosis,
                     "numbers": dict(job.numbers),
                     "reason": job.error,
                 }
@@ -293,6 +296,7 @@ def _arm(sweep: Sweep, arm: Arm) -> dict[str, Any]:
         "runs": len(arm.jobs),
         "ended": len(arm.ended),
         "status": arm.status,
+        "diagnosis": arm.diagnosis,
         "mean": {name: arm.mean(name) for name in sweep.names},
         "std": {name: arm.std(name) for name in sweep.names},
     }

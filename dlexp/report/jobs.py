@@ -24,8 +24,6 @@ from dlexp.profile import factor, profile
 from dlexp.words import Value, split_words, unquoted, value
 from dlexp.written import overrides
 
-SPLITS = ("train", "train_dev", "validation", "test")
-
 
 @dataclass(frozen=True)
 class Job:
@@ -87,6 +85,12 @@ class Job:
             **{f"delta_factor_{end}": factor(profile(layers, end)) for end in ("first", "last")},
             "seconds": (self.summary.get("timing") or {}).get("seconds"),
         }
+
+    @property
+    def diagnosis(self) -> str | None:
+        """What it suffers from, in a word."""
+        found = (self.summary.get("diagnosis") or {}).get("primary")
+        return None if found is None else str(found)
 
     @cached_property
     def error(self) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +18,8 @@ from dlexp.folder import CONFIG, NOT_BEGUN, PAGE, UNFINISHED, write_whole
 from dlexp.numbers import compact, duration, percent
 from dlexp.profile import QUANTITY as PROFILE
 from dlexp.profile import hidden_and_outputs
-from dlexp.report.arms import with_spread
-from dlexp.report.facts import OPTIONAL, forward_broke, splits, story, theory
+from dlexp.report.arms import NO_FAULT, with_spread
+from dlexp.report.facts import OPTIONAL, command_line, forward_broke, splits, story, theory
 from dlexp.report.load import Run
 from dlexp.report.vector import dark_rules, inline, themed
 from dlexp.words import short
@@ -86,6 +87,7 @@ def write_run(facts: Mapping[str, Any], run: Run) -> Path:
         bars=_bars([(layer["last"] or {}).get(PROFILE) for layer in facts["layers"]]),
         total=_total(facts),
         story=story(facts),
+        tries=_tries(facts),
         asked=_asked(facts),
         lead=_lead(facts),
         title=facts["command"] or f"{facts['network'] or run.folder.name} in a loop of your own",
@@ -137,6 +139,7 @@ def write_sweep(facts: Mapping[str, Any], sweep: Sweep) -> Path:
         names_shown={"delta_factor_last": "delta factor"},
         columns=_columns(sweep),
         most_runs=MOST_RUNS,
+        sick=any(run["diagnosis"] not in (None, *NO_FAULT) for run in facts["runs"]),
         troubles=list(_folded(facts, TROUBLES)),
         to_come=list(_folded(facts, TO_COME)),
         folder_quoted=shlex.quote(facts["folder"]),
@@ -228,6 +231,22 @@ def _total(facts: Mapping[str, Any]) -> tuple[str, str] | None:
     return compact(known[0][1] / known[-1][1]), f"{known[-1][0]} to {known[0][0]}"
 
 
+def _headline(facts: Mapping[str, Any]) -> str | None:
+    """What the diagnosis says, without what to try, where there is something to be mended."""
+    found = facts["diagnosis"]
+    return None if found["primary"] in NO_FAULT else re.split("; | Try: ", str(found["sentence"]))[0]
+
+
+def _tries(facts: Mapping[str, Any]) -> list[str]:
+    """Whole commands, the first one first; none for a loop of one's own."""
+    from dlexp.diagnose.remedies import applied
+
+    found = facts["diagnosis"]
+    if not found["override"] or not facts["command"]:
+        return []
+    return [command_line(applied(facts["words"], words)) for words in (found["override"], *found["further"])]
+
+
 def _pictures_of_run(facts: Mapping[str, Any], run: Run) -> Iterator[Picture]:
     """Those that have something to show."""
     from dlexp import plots
@@ -235,13 +254,15 @@ def _pictures_of_run(facts: Mapping[str, Any], run: Run) -> Iterator[Picture]:
     records, metrics = run.records, run.metrics
     if len(records) and PROFILE in records:
         first, last = int(records["step"].iloc[0]), int(records["step"].iloc[-1])
+        marked = facts["diagnosis"]["layers"]
+        red = " The diagnosis names the layers on red." if marked else ""
         yield Picture(
             "signature",
             _alt_of_signature(records, last),
             f"Gradient, error and activation of each layer at the first recorded step ({first}, pale) and the"
             f" last ({last}). A decade is equally tall in all three panels, so slopes compare; ▼ at the foot"
-            " is exactly 0, × at the top is not a finite number, a gap is no number.",
-            partial(plots.signature, records, slopes=theory(run)),
+            f" is exactly 0, × at the top is not a finite number, a gap is no number.{red}",
+            partial(plots.signature, records, slopes=theory(run), marked=marked, title=_headline(facts)),
         )
         if forward_broke(facts) and ACTIVATION in records:
             yield Picture(

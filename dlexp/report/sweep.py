@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlexp.better import lower_is_better
 from dlexp.errors import UserError
-from dlexp.folder import PLAN, write_whole
+from dlexp.folder import PLAN, SPLITS, write_whole
 from dlexp.plots.swept import VALUES, text
 from dlexp.profile import hidden_and_outputs, profile
-from dlexp.report.jobs import SPLITS, Job, read_jobs, swept_keys, typed_order
+from dlexp.report.jobs import Job, read_jobs, swept_keys, typed_order
 from dlexp.words import Value, value
 
 if TYPE_CHECKING:
@@ -48,9 +48,12 @@ class Arm:
     @property
     def status(self) -> str:
         """For example "2 finished, 1 diverged"."""
-        counts = Counter(job.status for job in self.jobs)
-        order = sorted(counts, key=lambda status: (-counts[status], status))
-        return ", ".join(f"{counts[status]} {status}" for status in order)
+        return _counted(job.status for job in self.jobs)
+
+    @property
+    def diagnosis(self) -> str:
+        """For example "2 vanishing, 1 healthy"; "" where nothing is known."""
+        return _counted(job.diagnosis for job in self.jobs if job.diagnosis)
 
     def all(self, name: str) -> list[float]:
         """The numbers of that name of the runs that came to their end; at the start, of all."""
@@ -65,6 +68,13 @@ class Arm:
         """The sample standard deviation; None of a single run."""
         found = self.all(name)
         return statistics.stdev(found) if len(found) > 1 else None
+
+
+def _counted(words: Iterable[str]) -> str:
+    """For example "2 finished, 1 diverged", most first."""
+    counts = Counter(words)
+    order = sorted(counts, key=lambda word: (-counts[word], word))
+    return ", ".join(f"{counts[word]} {word}" for word in order)
 
 
 class Sweep:
@@ -161,12 +171,14 @@ class Sweep:
                 "seed": job.seed,
                 "status": job.status,
                 **{name: job.numbers.get(name) for name in self.names},
+                "diagnosis": job.diagnosis,
                 "error": job.error,
             }
             for arm in self.rows
             for job in arm.jobs
         ]
-        table = self._table(rows, ["run", *self.keys, "seed", "status", *self.names, "error"], self.names)
+        columns = ["run", *self.keys, "seed", "status", *self.names, "diagnosis", "error"]
+        table = self._table(rows, columns, self.names)
         table.attrs[VALUES] = self._values
         return table
 
@@ -184,11 +196,12 @@ class Sweep:
                 **{column: arm.std(name) for name, _, column in parts},
                 "runs": len(arm.jobs),
                 "status": arm.status,
+                "diagnosis": arm.diagnosis,
             }
             for arm in self.rows
         ]
         numbers = [column for _, *columns in parts for column in columns]
-        table = self._table(rows, [*self.keys, *numbers, "runs", "status"], numbers)
+        table = self._table(rows, [*self.keys, *numbers, "runs", "status", "diagnosis"], numbers)
         table.attrs[VALUES] = self._values
         return table
 

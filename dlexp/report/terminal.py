@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from dlexp.folder import SPLITS
 from dlexp.numbers import compact, percent
 
 SHOWN = ("grad_norm", "delta_rms", "activation_rms", "update_ratio", "dead_fraction")
@@ -151,21 +152,11 @@ class Terminal:
             if "config" in summary:  # not that of somebody's own loop
                 what += f"; dlexp resume={shlex.quote(str(folder))} goes on"
             self._print(Text.assemble(("interrupted", "bold yellow"), what))
-        metrics, spoiled = summary["metrics"], summary["diverged"]
-        if spoiled:
-            where = f"; first bad layer {spoiled['layer']}" if spoiled["layer"] else ""
-            what = f"diverged at step {spoiled['step']}: the loss is not finite{where}: {spoiled['reason']}"
-            self._print(Text(what, "bold red"))
+        if spoiled := summary["diverged"]:
+            self._print(Text(_diverged(spoiled), "bold red"))
         for text in _stopped(summary):
             self._print(Text(text))
-        for split in ("train", "train_dev", "validation", "test"):
-            end = f"/{split}"
-            found = {tag.removesuffix(end): x for tag, x in metrics.items() if tag.endswith(end)}
-            if found:
-                order = sorted(found, key=lambda name: name == "loss")  # if there is one, last
-                numbers = "  ".join(f"{name} {compact(found[name])}" for name in order)
-                self._print(Text(f"{split:<10}  {numbers}"))
-        for text in (*_gaps(summary), *_to_target(summary)):
+        for text in (*_scores(summary["metrics"]), *_gaps(summary), *_to_target(summary)):
             self._print(Text(text))
         for line in _diagnosis(summary, folder):
             self._print(line)
@@ -216,6 +207,24 @@ def _cell(layer: Mapping[str, Any], end: str, name: str, write: Callable[[float 
     x = layer[end][name]
     why = ((layer.get("reasons") or {}).get(end) or {}).get(name) if x is None else None
     return str(why) if why in ("nan", "inf", "-inf") else write(x)
+
+
+def _scores(metrics: Mapping[str, float | None]) -> Iterator[str]:
+    """A line for each split, those that only a loop of one's own knows last."""
+    found: dict[str, dict[str, float | None]] = {split: {} for split in SPLITS}
+    for tag, x in metrics.items():
+        name, _, split = tag.partition("/")
+        found.setdefault(split, {})[name] = x
+    for split, own in found.items():
+        if own:
+            order = sorted(own, key=lambda name: name == "loss")  # if there is one, last
+            numbers = "  ".join(f"{name} {compact(own[name])}" for name in order)
+            yield f"{split:<10}  {numbers}"
+
+
+def _diverged(spoiled: Mapping[str, Any]) -> str:
+    where = f"; first bad layer {spoiled['layer']}" if spoiled["layer"] else ""
+    return f"diverged at step {spoiled['step']}: the loss is not finite{where}: {spoiled['reason']}"
 
 
 def _stopped(summary: Mapping[str, Any]) -> Iterator[str]:
