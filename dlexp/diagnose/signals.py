@@ -300,8 +300,14 @@ def _dead(e: Evidence, end: str) -> Array:
     return np.where(cuts, share, np.nan)
 
 
+def _too_many(e: Evidence) -> Array:
+    """(l,): the share of dead units that is a fault: of few units some more may be dead by chance."""
+    units = np.array([(e.shapes[i] or (1,))[0] if e.shapes else 64 for i in e.hidden], dtype=float)
+    return DEAD + 0.5 / np.sqrt(np.maximum(units, 1))  # one standard deviation
+
+
 def _dead_finding(e: Evidence, share: Array, since: int, said: str, *tries: Sequence[str]) -> Finding:
-    hit = share >= DEAD
+    hit = share >= _too_many(e)
     worst = int(np.nanargmax(share))
     return Finding(
         "dead_units",
@@ -324,7 +330,7 @@ def born_dead(e: Evidence) -> Finding | None:
     Units are counted, not entries: half of the entries behind a healthy ReLU are 0.
     """
     share = _dead(e, "first")
-    if not (share >= DEAD).any():
+    if not (share >= _too_many(e)).any():
         return None
     bias = e.value("initializer.bias")
     off = isinstance(bias, (int, float)) and bias < 0
@@ -343,7 +349,7 @@ def died(e: Evidence) -> Finding | None:
     """Units that were alive and give nothing any more. Where the network has learned well it did no harm."""
     first, last = _dead(e, "first"), _dead(e, "last")
     share = np.where(np.nan_to_num(first) >= DEAD, np.nan, last)
-    if not (share >= DEAD).any() or e.learned(0.9):
+    if not (share >= _too_many(e)).any() or not e.has_not_learned(0.9):
         return None
     recorded = e.of("dead_fraction")
     gone = np.flatnonzero((recorded >= DEAD).any(axis=1))
@@ -378,7 +384,7 @@ def saturated(e: Evidence) -> Finding | None:
     """Activations at their flat ends. Trained networks get there, too: later it counts only with harm."""
     first, last = slopes(e, "first"), slopes(e, "last")
     at_start = bool((first <= SATURATED).any())
-    late = bool((last <= SATURATED).any()) and e.has_not_learned(0.3)
+    late = bool((last <= SATURATED).any()) and e.has_not_learned(0.1)
     if not at_start and not late:
         return None
     share = first if at_start else last
