@@ -126,7 +126,8 @@ class Evidence:
     def last_loss(self) -> float | None:
         """The median of the last recorded steps, or the loss of the whole training split where that is less.
 
-        Batch norm and dropout make the two differ. Of a few samples a loss says little: then it is the latter.
+        Batch norm and dropout make the two differ. The loss of a few samples says little: then it is
+        the latter.
         """
         known = self.loss[self.finite]
         if not len(known):

@@ -29,6 +29,7 @@ VANISHES_OVER_TIME, EXPLODES_OVER_TIME = 3.0, 2.5
 FORGETS = 0.5  # progress from which on a network that forgets has not needed to remember
 
 DEAD = 0.5  # share of units of a layer; healthy 0.39 at the start and 0.31 later, dying 0.78 and more
+NEARLY_ALL = 0.9  # of the units of a layer: what is behind it gets next to nothing
 SATURATED = 0.25  # mean slope / steepest slope; healthy 0.59 and more at the start, 0.40 later
 FIRST_LOSS = 5.0  # in losses of a constant answer; healthy 1 to 1.9, too large a start 9 and more
 SOON = 0.05  # of all steps: a first loss that has come down by then did no harm
@@ -303,7 +304,13 @@ def _dead(e: Evidence, end: str) -> Array:
 def _too_many(e: Evidence) -> Array:
     """(l,): the share of dead units that is a fault: of few units some more may be dead by chance."""
     units = np.array([(e.shapes[i] or (1,))[0] if e.shapes else 64 for i in e.hidden], dtype=float)
-    return DEAD + 0.5 / np.sqrt(np.maximum(units, 1))  # one standard deviation
+    return np.asarray(DEAD + 0.5 / np.sqrt(np.maximum(units, 1)))  # one standard deviation
+
+
+def _starts_below(e: Evidence) -> bool:
+    """Do biases hold the units down?"""
+    bias = e.value("initializer.bias")
+    return isinstance(bias, (int, float)) and bias < 0
 
 
 def _dead_finding(e: Evidence, share: Array, since: int, said: str, *tries: Sequence[str]) -> Finding:
@@ -320,7 +327,11 @@ def _dead_finding(e: Evidence, share: Array, since: int, said: str, *tries: Sequ
         e.names(e.hidden[hit]),
         since,
         try_.known(e, *tries),
-        {"layers": float(hit.sum()), "born": float(since == 0)},
+        {
+            "layers": float(hit.sum()),
+            "born": float(since == 0),
+            "certain": float(share[worst] >= NEARLY_ALL or _starts_below(e)),
+        },
     )
 
 
@@ -332,14 +343,12 @@ def born_dead(e: Evidence) -> Finding | None:
     share = _dead(e, "first")
     if not (share >= _too_many(e)).any():
         return None
-    bias = e.value("initializer.bias")
-    off = isinstance(bias, (int, float)) and bias < 0
     return _dead_finding(
         e,
         share,
         0,
         "give nothing for any sample, from the start",
-        ("initializer.bias=0",) if off else try_.leaky(e),
+        ("initializer.bias=0",) if _starts_below(e) else try_.leaky(e),
         try_.matched(e),
         try_.normalized(e),
     )

@@ -16,7 +16,7 @@ from dlexp.diagnose.signals import margin, some
 TOO_LARGE = 10**-1.1
 START = 0.05  # of all steps, which the median leaves out: the first steps of Adam are large
 NOT_LEARNED = 0.05  # progress: healthy 0.19 and more
-# Where the loss has been so many times that of a constant answer, in between, even some progress is too little.
+# Where the loss has been so many times that of a constant answer in between, some progress is too little.
 BLOWN, SLOWED = 3.0, 0.5
 SPIKE = 100.0  # times the median of a gradient
 
