@@ -21,6 +21,8 @@ from dlexp.written import is_recorded, read_lines, read_summary
 Array = np.ndarray[Any, Any]
 LAST = 0.1  # of the recorded steps: what they agree on is how the run ended
 FEWEST = 3  # recorded steps that a median is taken of, where there are so many
+SMALL_BATCH = 8  # samples
+PLAYED = ("minimax", "non_saturating")  # losses of a game: that they do not fall says nothing
 EARLY = 0.1  # of all steps: before an optimizer has hidden how the network started
 
 
@@ -129,12 +131,19 @@ class Evidence:
 
     @cached_property
     def last_loss(self) -> float | None:
-        """The median of the last recorded steps; of the whole training split, where that is less."""
+        """The median of the last recorded steps, or the loss of the whole training split where that is less.
+
+        Batch norm and dropout make the two differ. The loss of a few samples says little: then it is
+        the latter.
+        """
         known = self.loss[self.finite]
         if not len(known):
             return None
         last = float(np.median(known[-max(FEWEST, round(LAST * len(known))) :]))
         whole = self.metrics.get("loss/train")
+        size = self.value("train.batch_size")
+        if isinstance(size, int) and size < SMALL_BATCH and whole is not None:
+            return whole
         return last if whole is None else min(last, whole)
 
     @cached_property
@@ -145,7 +154,7 @@ class Evidence:
         """
         if self.status == "diverged" or not self.finite.all():
             return -math.inf
-        if self.level is None or self.last_loss is None:
+        if self.level is None or self.last_loss is None or self.choice("loss") in PLAYED:
             return None
         return (self.level - self.last_loss) / self.level
 

@@ -38,19 +38,25 @@ LATE = (signals.vanishing, signals.saturated)  # where they begin with training,
 
 def findings(e: Evidence, order: Sequence[Rule] = ORDER) -> list[Finding]:
     """What the rules find, root cause first; what does no harm comes last."""
-    found = [(rank, finding) for rank, rule in enumerate(order) if (finding := rule(e)) is not None]
-    by_id = {finding.id for _, finding in found}
+    found = [(rule, finding) for rule in order if (finding := rule(e)) is not None]
+    ids = {finding.id for _, finding in found}
 
-    def place(item: tuple[int, Finding]) -> tuple[bool, float]:
-        rank, finding = item
-        harmless = finding.severity == "info"
-        if finding.since and order[rank] in LATE and "lr_too_high" in by_id:
-            return harmless, order.index(training.lr_too_high) + 0.5
-        if finding.id == "not_learning" and finding.numbers["weights_shrink"]:
-            return harmless, -0.5 + min((r for r, f in found if (f.since or 0) > 0), default=rank)
-        return harmless, rank
+    def place(item: tuple[Rule, Finding]) -> tuple[bool, float]:
+        rule, finding = item
+        return finding.severity == "info", _behind(rule, finding, ids)
 
     return [finding for _, finding in sorted(found, key=place)]
+
+
+def _behind(rule: Rule, finding: Finding, ids: set[str]) -> float:
+    """Where a finding stands among causes: in the order of the rules, but for three that depend on others."""
+    if finding.since and rule in LATE and "lr_too_high" in ids:
+        return ORDER.index(training.lr_too_high) + 0.5
+    if rule is signals.born_dead and "vanishing" in ids and not finding.numbers["certain"]:
+        return ORDER.index(signals.vanishing) + 0.5  # where a signal fades some units are lost, too
+    if rule is training.not_learning and finding.numbers["weights_shrink"]:
+        return ORDER.index(training.lr_too_high) - 0.5  # of weights near 0 every step is a large share
+    return ORDER.index(rule)
 
 
 def diagnose(e: Evidence, order: Sequence[Rule] = ORDER) -> Diagnosis:

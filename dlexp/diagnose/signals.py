@@ -29,6 +29,7 @@ VANISHES_OVER_TIME, EXPLODES_OVER_TIME = 3.0, 2.5
 FORGETS = 0.5  # progress from which on a network that forgets has not needed to remember
 
 DEAD = 0.5  # share of units of a layer; healthy 0.39 at the start and 0.31 later, dying 0.78 and more
+NEARLY_ALL = 0.9  # of the units of a layer: what is behind it gets next to nothing
 SATURATED = 0.25  # mean slope / steepest slope; healthy 0.59 and more at the start, 0.40 later
 FIRST_LOSS = 5.0  # in losses of a constant answer; healthy 1 to 1.9, too large a start 9 and more
 SOON = 0.05  # of all steps: a first loss that has come down by then did no harm
@@ -300,8 +301,20 @@ def _dead(e: Evidence, end: str) -> Array:
     return np.where(cuts, share, np.nan)
 
 
+def _too_many(e: Evidence) -> Array:
+    """(l,): the share of dead units that is a fault: of few units some more may be dead by chance."""
+    units = np.array([(e.shapes[i] or (1,))[0] if e.shapes else 64 for i in e.hidden], dtype=float)
+    return np.asarray(DEAD + 0.5 / np.sqrt(np.maximum(units, 1)))  # one standard deviation
+
+
+def _starts_below(e: Evidence) -> bool:
+    """Do biases hold the units down?"""
+    bias = e.value("initializer.bias")
+    return isinstance(bias, (int, float)) and bias < 0
+
+
 def _dead_finding(e: Evidence, share: Array, since: int, said: str, *tries: Sequence[str]) -> Finding:
-    hit = share >= DEAD
+    hit = share >= _too_many(e)
     worst = int(np.nanargmax(share))
     return Finding(
         "dead_units",
@@ -314,7 +327,11 @@ def _dead_finding(e: Evidence, share: Array, since: int, said: str, *tries: Sequ
         e.names(e.hidden[hit]),
         since,
         try_.known(e, *tries),
-        {"layers": float(hit.sum()), "born": float(since == 0)},
+        {
+            "layers": float(hit.sum()),
+            "born": float(since == 0),
+            "certain": float(share[worst] >= NEARLY_ALL or _starts_below(e)),
+        },
     )
 
 
@@ -324,16 +341,14 @@ def born_dead(e: Evidence) -> Finding | None:
     Units are counted, not entries: half of the entries behind a healthy ReLU are 0.
     """
     share = _dead(e, "first")
-    if not (share >= DEAD).any():
+    if not (share >= _too_many(e)).any():
         return None
-    bias = e.value("initializer.bias")
-    off = isinstance(bias, (int, float)) and bias < 0
     return _dead_finding(
         e,
         share,
         0,
         "give nothing for any sample, from the start",
-        ("initializer.bias=0",) if off else try_.leaky(e),
+        ("initializer.bias=0",) if _starts_below(e) else try_.leaky(e),
         try_.matched(e),
         try_.normalized(e),
     )
@@ -343,7 +358,7 @@ def died(e: Evidence) -> Finding | None:
     """Units that were alive and give nothing any more. Where the network has learned well it did no harm."""
     first, last = _dead(e, "first"), _dead(e, "last")
     share = np.where(np.nan_to_num(first) >= DEAD, np.nan, last)
-    if not (share >= DEAD).any() or e.learned(0.9):
+    if not (share >= _too_many(e)).any() or not e.has_not_learned(0.9):
         return None
     recorded = e.of("dead_fraction")
     gone = np.flatnonzero((recorded >= DEAD).any(axis=1))
@@ -378,7 +393,7 @@ def saturated(e: Evidence) -> Finding | None:
     """Activations at their flat ends. Trained networks get there, too: later it counts only with harm."""
     first, last = slopes(e, "first"), slopes(e, "last")
     at_start = bool((first <= SATURATED).any())
-    late = bool((last <= SATURATED).any()) and e.has_not_learned(0.3)
+    late = bool((last <= SATURATED).any()) and e.has_not_learned(0.1)
     if not at_start and not late:
         return None
     share = first if at_start else last

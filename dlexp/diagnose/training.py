@@ -16,8 +16,8 @@ from dlexp.diagnose.signals import margin, some
 TOO_LARGE = 10**-1.1
 START = 0.05  # of all steps, which the median leaves out: the first steps of Adam are large
 NOT_LEARNED = 0.05  # progress: healthy 0.19 and more
-# With a quarter of the weights changed in each step, ten times what healthy runs bear, even some progress is harm.
-HUGE, SLOWED = 0.25, 0.5
+# Where the loss has been so many times that of a constant answer in between, some progress is too little.
+BLOWN, SLOWED = 3.0, 0.5
 SPIKE = 100.0  # times the median of a gradient
 
 # ||W - W at the start|| / ||W at the start||, of the middle layer: healthy 0.074 and more in 600 steps.
@@ -28,6 +28,7 @@ NO_BETTER = 0.3  # progress, below which a network that has hardly moved has not
 
 SWINGS, NET_FALL = 0.15, 0.05  # spread of the loss in the second half / its level; healthy 0.09
 FELT = 0.05  # the same in losses of a constant answer: near a loss of 0 any noise is a large share of it
+EVALUATIONS = 12  # of which a spread is taken
 FLOOR = 1e-2  # of losses whose ratio is taken
 
 RISE, GAP, FITTED = 0.15, 0.5, 0.5  # of the validation loss; in losses of a constant answer
@@ -63,12 +64,15 @@ def first_update(e: Evidence) -> float:
 def lr_too_high(e: Evidence) -> Finding | None:
     """Steps so large that they do harm. Large steps alone are none: some networks bear them well."""
     later, early = largest_update(e), first_update(e)
+    if e.progress == -math.inf and np.isfinite(updates(e)).any():  # the last steps before count, too
+        later = float(np.nanmax(updates(e)))
     value = max((x for x in (later, early) if math.isfinite(x)), default=math.nan)
     if not value > TOO_LARGE or e.progress is None:
         return None
     known = e.loss[e.finite]
     worse = e.level is not None and len(known) > 1 and e.last_loss is not None and e.last_loss > e.level
-    if not (e.has_not_learned(SLOWED if later > HUGE else NOT_LEARNED) or worse):
+    blown = e.level is not None and len(known) > 1 and float(known[1:].max()) > BLOWN * max(e.level, known[0])
+    if not (e.has_not_learned(SLOWED if blown else NOT_LEARNED) or worse):
         return None
     # so that a step changes what it should; but at most by a factor that a person would try
     factor = min(max(try_.GOOD_UPDATE / value, 1e-4), 0.1)
@@ -149,8 +153,9 @@ def lr_too_low(e: Evidence) -> Finding | None:
 
 def unstable_loss(e: Evidence) -> Finding | None:
     """A loss that swings in the second half of training and does not come down."""
-    known = e.loss[e.finite]
-    if len(known) < 16 or not e.finite.all() or e.level is None:
+    curve = e.validation[np.isfinite(e.validation)]
+    known = curve if len(curve) >= EVALUATIONS else e.loss[e.finite]  # without the noise of batches
+    if len(known) < EVALUATIONS or not e.finite.all() or e.level is None:
         return None
     half = np.maximum(known[len(known) // 2 :], FLOOR)
     windows = [float(np.median(part)) for part in np.array_split(half, min(10, len(half) // 2))]
@@ -169,7 +174,7 @@ def unstable_loss(e: Evidence) -> Finding | None:
         SWINGS,
         margin(spread, SWINGS),
         (),
-        int(e.steps[e.finite][len(known) // 2]),
+        int(e.trained // 2),
         try_.known(e, try_.learning_rate(e, 0.1), ("scheduler=cosine",), ("clip=norm",)),
     )
 

@@ -22,7 +22,8 @@ def chance_loss(loss: str, targets: Tensor, classes: int) -> float | None:
     few = targets.flatten(1) if targets.dim() > 1 else targets
     few = few[: max(MOST // max(few[0].numel(), 1), 1)].detach()
     if loss in OF_CLASSES and not few.is_floating_point():
-        shares = torch.bincount(few.flatten(), minlength=classes).double() / few.numel()
+        asked = few[few >= 0]  # others are left out of the loss
+        shares = torch.bincount(asked, minlength=classes).double() / max(len(asked), 1)
         return float(-torch.special.xlogy(shares, shares).sum())
     if loss in OF_ANSWERS:
         shares = few.double().nan_to_num(0.0).mean(dim=0) / few.isnan().logical_not().double().mean(dim=0)

@@ -356,8 +356,9 @@ def report(half: str, seeds: Sequence[int], processes: int, details: bool, cures
                 after = tuple(applied(case.words, fixes[case.id, seed]))
                 one, two = summary(case.words, seed), summary(after, seed)
                 now = diagnose(evidence(after, seed)).primary if two else "-"
-                print(f"    no cure: {case.id} seed {seed} {said[case.id, seed].primary}: {fixes[case.id, seed]}"
-                      f" -> {now}; {one and score(one)} -> {two and score(two)}")  # fmt: skip
+                was, words = said[case.id, seed].primary, " ".join(fixes[case.id, seed])
+                numbers = f"{one and score(one)} -> {two and score(two)}"
+                print(f"    no cure: {case.id} seed {seed} {was}: {words} -> {now}; {numbers}")
 
 
 def compare(

@@ -38,5 +38,5 @@ class Frozen(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.bend1(self.first(self.flat(x)))
         x = self.between(self.bend2(self.inner(x)))
-        x = self.answer(self.bend3(self.last(x)))
-        return x
+        z: Tensor = self.answer(self.bend3(self.last(x)))
+        return z
