@@ -26,6 +26,11 @@ def layers(*deltas: float | None, first: Sequence[float | None] | None = None) -
     ]
 
 
+def diagnosis(primary: str) -> dict[str, Any]:
+    """As much of one as tables read."""
+    return {"primary": primary, "severity": "none", "sentence": primary, "layers": [], "override": []}
+
+
 def summary(words: Sequence[str], status: str = "finished", **more: Any) -> dict[str, Any]:
     """A summary as a run leaves it, with accuracy 0.5 unless something else is said."""
     named = dict(word.split("=", 1) for word in words)
@@ -33,6 +38,7 @@ def summary(words: Sequence[str], status: str = "finished", **more: Any) -> dict
         "status": status,
         "error": None,
         "diverged": None,
+        "diagnosis": diagnosis("non_finite" if status == "diverged" else "healthy"),
         "steps": 10,
         "metrics": {"loss/validation": 1.0, "accuracy/validation": 0.5, "loss/test": 2.0},
         "seed": int(named.get("seed", 0)),

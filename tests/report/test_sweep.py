@@ -55,8 +55,9 @@ def test_runs_are_a_row_each(folder: Path) -> None:
     runs = dlexp.load_sweep(folder).runs
     assert list(runs.columns) == [
         *("run", "activation", "seed", "status", "steps", "loss/validation", "accuracy/validation"),
-        *("delta_factor_first", "delta_factor_last", "seconds", "error"),
+        *("delta_factor_first", "delta_factor_last", "seconds", "diagnosis", "error"),
     ]
+    assert runs["diagnosis"].tolist() == ["healthy"] * 5 + ["non_finite"]
     assert runs["activation"].tolist() == ["sigmoid"] * 3 + ["relu"] * 3
     assert runs["seed"].tolist() == [0, 1, 2] * 2 and runs["steps"].tolist() == [10] * 6
     assert runs["accuracy/validation"].tolist() == [x for values in ACCURACY.values() for x in values]
