@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+ARM = "arm"  # a word that stands for several: arms that make no grid
 LONGEST_NAME = 150  # of a job's folder; file systems end at 255
 
 
@@ -30,6 +31,15 @@ def unquoted(value: str) -> str:
     if len(value) < 2 or value[0] != value[-1] or value[0] not in "'\"":
         return value
     return re.sub(rf"(\\+)({value[0]}|$)", lambda m: m[1][: len(m[1]) // 2] + m[2], value[1:-1])
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """With the words that `arm` stands for: arm='model=mlp seed=1' are two words that are swept as one."""
+    found: list[str] = []
+    for word in words:
+        own = unquoted(word.partition("=")[2]).split() if key_of(word) == ARM else [word]
+        found += own
+    return found
 
 
 def folder_name(words: Sequence[str]) -> str:

@@ -141,6 +141,13 @@ def write_sweep(facts: Mapping[str, Any], sweep: Sweep, figures: Sequence[tuple[
 
 
 def _write(folder: Path, template: str, **content: Any) -> Path:
+    text = render(template, **content)
+    path = folder / PAGE
+    write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8") and None)
+    return path
+
+
+def render(template: str, **content: Any) -> str:
     """Fill a template; everything in it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -163,10 +170,7 @@ def _write(folder: Path, template: str, **content: Any) -> Path:
         "version": dlexp.__version__,
         "now": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
-    text = environment.get_template(template).render(**content)
-    path = folder / PAGE
-    write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8") and None)
-    return path
+    return environment.get_template(template).render(**content)
 
 
 def _lead(facts: Mapping[str, Any]) -> str:
