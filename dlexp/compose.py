@@ -26,7 +26,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from dlexp.errors import UserError
-from dlexp.words import expanded
+from dlexp.words import ARM, expanded, key_of
 
 # An installed wheel carries the configs inside the package; a checkout has them beside it.
 _INSIDE = Path(__file__).with_name("configs")
@@ -79,7 +79,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     theirs, state.hydra = state.hydra, None
     try:
         with initialize_config_dir(str(CONFIGS.resolve()), job_name="dlexp", **VERSION_BASE):
-            words = list(overrides)
+            words = expanded(overrides)
             if config_dir is not None:
                 words.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
             config = hydra_compose("config", overrides=words, return_hydra_config=True)
@@ -151,7 +151,8 @@ class Composer:
         words = expanded(sweep_overrides)
         config = self._compose(master_config, words)
         if words != sweep_overrides:  # a job is called by what was swept
-            config.hydra.overrides.task = [*config.hydra.overrides.task, *sweep_overrides]
+            arms = [word for word in sweep_overrides if key_of(word) == ARM]
+            config.hydra.overrides.task = [*config.hydra.overrides.task, *arms]
         return config
 
     def _compose(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
@@ -232,8 +233,8 @@ def explain(error: Exception) -> list[str]:
         )
         return [f"{typed[1] if typed else key}: no such key{hint}"]
     if text.startswith("Config group override must be"):
-        known = ", ".join(group_names())
-        return [f"write key=value; a group ({known}) takes the name of a YAML file, not null"]
+        every = ", ".join(group_names())
+        return [f"write key=value; a group ({every}) takes the name of a YAML file, not null"]
     return [" ".join(str(cause or error).split()) or text]
 
 

@@ -34,12 +34,13 @@ def unquoted(value: str) -> str:
 
 
 def expanded(words: Sequence[str]) -> list[str]:
-    """With the words that `arm` stands for: arm='model=mlp seed=1' are two words that are swept as one."""
+    """With the words that `arm` stands for: arm='optimizer=sgd optimizer.lr=1' are two, swept as one."""
+    if not any(key_of(word) == ARM for word in words):
+        return list(words)
     found: list[str] = []
     for word in words:
-        own = unquoted(word.partition("=")[2]).split() if key_of(word) == ARM else [word]
-        found += own
-    return found
+        found += unquoted(word.partition("=")[2]).split() if key_of(word) == ARM else [word]
+    return list(dict.fromkeys(found))  # a job's own list has both
 
 
 def folder_name(words: Sequence[str]) -> str:
