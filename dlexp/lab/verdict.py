@@ -89,19 +89,20 @@ def over(factor: str, verdicts: Mapping[object, Verdict]) -> Verdict:
     if not verdicts:
         return Verdict(INCONCLUSIVE, "no runs")
     words = {value: verdict.word for value, verdict in verdicts.items()}
-    said = "; ".join(f"{value}: {v.measured.partition(' (')[0]} ({v.word})" for value, v in verdicts.items())
     seeds = min(verdict.seeds for verdict in verdicts.values())
-    found = set(words.values())
-    if {SUPPORTED, REFUTED} <= found:
-        crossing = _crossing(words)
-        where = crossing or "; ".join(
-            f"{word} at {', '.join(str(value) for value in words if words[value] == word)}"
-            for word in (SUPPORTED, REFUTED, INCONCLUSIVE)
-            if word in found
-        )
-        return Verdict(DEPENDS, f"by {factor}, {where}. {said}", seeds, factor=factor, crossing=where)
-    word = found.pop() if len(found) == 1 else INCONCLUSIVE
-    return Verdict(word, f"by {factor}. {said}", seeds)
+    found = [word for word in WORDS if word in words.values()]
+    numbers = {value: verdict.measured.partition(" (")[0] for value, verdict in verdicts.items()}
+    said = "; ".join(
+        f"{word} at {', '.join(f'{value} ({numbers[value]})' for value in words if words[value] == word)}"
+        for word in found
+    )
+    if SUPPORTED in found and REFUTED in found:
+        where = _crossing(words)
+        measured = f"by {factor}{f', {where}' if where else ''}: {said} ({_count(seeds)} each)"
+        names = "; ".join(f"{w} at {', '.join(str(v) for v in words if words[v] == w)}" for w in found)
+        return Verdict(DEPENDS, measured, seeds, factor=factor, crossing=where or names)
+    word = found[0] if len(found) == 1 else INCONCLUSIVE
+    return Verdict(word, f"by {factor}: {said} ({_count(seeds)} each)", seeds)
 
 
 def all_of(verdicts: Mapping[str, Verdict]) -> Verdict:
