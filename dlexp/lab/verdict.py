@@ -126,7 +126,8 @@ def spread_of(values: Iterable[float]) -> str:
     missing = len(numbers) - len(known)
     more = f", {missing} without a number" if missing else ""
     if not known:
-        return f"no number{more if numbers else ''}"
+        infinite = [x for x in numbers if math.isinf(x)]
+        return f"{infinite[0]:+}" if infinite == numbers != [] else f"no number{more if numbers else ''}"
     spread = f" ± {compact(statistics.stdev(known))}" if len(known) > 1 else ""
     return f"{compact(statistics.fmean(known))}{spread}{more}"
 
