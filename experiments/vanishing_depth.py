@@ -129,7 +129,7 @@ def a_quarter(runs: Runs) -> Verdict:
     criterion="<= 0.01 for each initializer",
 )
 def tanh_vanishes(runs: Runs) -> Verdict:
-    """Its slope is 1 at the origin, so it is for the weights to decide: Xavier's keep a fifth or more."""
+    """Its slope is 1 at the origin, so it is for the weights to decide: Xavier's keep about a quarter."""
     return vanishes(runs, "tanh")
 
 
