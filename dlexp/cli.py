@@ -92,9 +92,12 @@ def _tell(error: Exception) -> NoReturn:
 
 
 def _list(words: list[str]) -> None:
-    """dlexp list [--markdown] [group]."""
+    """dlexp list [--markdown] [group], dlexp list experiments."""
     from dlexp.report import choices
 
+    if words == ["experiments"]:
+        choices.show_experiments(CONFIGS.parent / "experiments")
+        return
     markdown, groups = "--markdown" in words, [word for word in words if word != "--markdown"]
     if len(groups) > 1:
         raise UserError(f"list {' '.join(groups)}: one group at a time")

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from dlexp.errors import UserError
+from dlexp.words import ARM, expanded, key_of
 
 # An installed wheel carries the configs inside the package; a checkout has them beside it.
 _INSIDE = Path(__file__).with_name("configs")
@@ -78,12 +79,33 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     theirs, state.hydra = state.hydra, None
     try:
         with initialize_config_dir(str(CONFIGS.resolve()), job_name="dlexp", **VERSION_BASE):
-            words = list(overrides)
+            words = expanded(overrides)
             if config_dir is not None:
                 words.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
             config = hydra_compose("config", overrides=words, return_hydra_config=True)
             named = config.hydra.run.dir
             return apart(config, None if named == "." else Path(named))
+    except (CompactHydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(*explain(error)) from error
+    finally:
+        state.hydra = theirs
+
+
+def master(overrides: Sequence[str]) -> tuple[Any, DictConfig]:
+    """Hydra's loader, and the whole config that `overrides` make, from which a `Composer` makes jobs.
+
+    Raises:
+        UserError: a word cannot be used.
+    """
+    from hydra import initialize_config_dir
+    from hydra.types import RunMode
+
+    state = GlobalHydra.instance()
+    theirs, state.hydra = state.hydra, None
+    try:
+        with ONE_AT_A_TIME, initialize_config_dir(str(CONFIGS.resolve()), job_name="dlexp", **VERSION_BASE):
+            loader = GlobalHydra.instance().config_loader()
+            return loader, loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
     except (CompactHydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(*explain(error)) from error
     finally:
@@ -126,6 +148,14 @@ class Composer:
         return self.__dict__ | {"_known": {}}  # launchers send the loader to other processes
 
     def __call__(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        words = expanded(sweep_overrides)
+        config = self._compose(master_config, words)
+        if words != sweep_overrides:  # a job is called by what was swept
+            arms = [word for word in sweep_overrides if key_of(word) == ARM]
+            config.hydra.overrides.task = [*config.hydra.overrides.task, *arms]
+        return config
+
+    def _compose(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         loader = self._loader
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(sweep_overrides)
         plain = [override for override in parsed if self._is_plain(override)]
@@ -193,7 +223,7 @@ def explain(error: Exception) -> list[str]:
             [str(name) for name in parent if str(name)[0] != "_"] if isinstance(parent, DictConfig) else []
         )
         if "." not in key:
-            known = [name for name in {*known, *_groups()} if name != "hydra"]
+            known = [name for name in {*known, *group_names()} if name != "hydra"]
         typed = re.search(r"To append to your config use \+(\S.*)$", text)
         hint = (
             _of_your_own(key, parent, typed and typed[1])
@@ -203,7 +233,8 @@ def explain(error: Exception) -> list[str]:
         )
         return [f"{typed[1] if typed else key}: no such key{hint}"]
     if text.startswith("Config group override must be"):
-        return [f"write key=value; a group ({', '.join(_groups())}) takes the name of a YAML file, not null"]
+        every = ", ".join(group_names())
+        return [f"write key=value; a group ({every}) takes the name of a YAML file, not null"]
     return [" ".join(str(cause or error).split()) or text]
 
 
@@ -236,11 +267,11 @@ def _instead(word: str) -> str:
         )
     if close := difflib.get_close_matches(word.lower(), COMMANDS, n=1):
         return f"did you mean `{COMMANDS[close[0]]}`?"
-    if word in _groups():
+    if word in group_names():
         return f"write {word}=..., without spaces; `dlexp list {word}` says what there is"
     if "." in word:
         return f"write {word}=..., without spaces"
-    if groups := [group for group in _groups() if (CONFIGS / group / f"{word}.yaml").is_file()]:
+    if groups := [group for group in group_names() if (CONFIGS / group / f"{word}.yaml").is_file()]:
         return f"did you mean {' or '.join(f'{group}={word}' for group in groups)}?"
     return "write key=value, without spaces, for example model.depth=20"
 
@@ -250,9 +281,9 @@ def refuse_options(words: Sequence[str]) -> None:
     if not any(word.startswith("--") for word in words):
         return
     top: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml"), resolve=False)
-    files = [path for group in _groups() for path in (CONFIGS / group).glob("*.yaml")]
+    files = [path for group in group_names() for path in (CONFIGS / group).glob("*.yaml")]
     keys = {key: f"{path.parent.name}.{key}" for path in files for key in map(str, OmegaConf.load(path))}
-    keys |= {str(key): str(key) for key in (*top, *_groups()) if key not in ("defaults", "hydra")}
+    keys |= {str(key): str(key) for key in (*top, *group_names()) if key not in ("defaults", "hydra")}
     for word, following in zip(words, [*words[1:], "..."], strict=True):
         name, equals, value = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
@@ -270,14 +301,16 @@ def notes(group: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _groups() -> list[str]:
+def group_names() -> list[str]:
     return sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
 
 
 def _of_your_own(key: str, config: object, typed: str | None) -> str:
     """How a value is given to a class that dlexp does not ship: its YAML file does not list it."""
     group = key.partition(".")[0]
-    if not typed or key.endswith("._target_") or group not in _groups() or not isinstance(config, DictConfig):
+    if not typed or key.endswith("._target_") or group not in group_names():
+        return ""
+    if not isinstance(config, DictConfig):
         return ""
     own: Any = OmegaConf.to_container(config).get("_target_")  # type: ignore[union-attr]
     files = (OmegaConf.to_container(OmegaConf.load(path)) for path in (CONFIGS / group).glob("*.yaml"))
@@ -290,7 +323,7 @@ def _elsewhere(key: str, known: Sequence[str]) -> str:
     group, _, name = key.partition(".")
     if name == "_target_":
         return f" of this choice; for one of your own type +{key}=module.Class"
-    files = sorted((CONFIGS / group).glob("*.yaml")) if group in _groups() else []
+    files = sorted((CONFIGS / group).glob("*.yaml")) if group in group_names() else []
     takers = [f"{group}={path.stem}" for path in files if name in OmegaConf.load(path)]
     instead = f"; here there is {', '.join(f'{group}.{own}' for own in known)}" if 0 < len(known) < 4 else ""
     return f" of this choice; it belongs to {', '.join(takers)}{instead}" if takers else ""
@@ -300,7 +333,7 @@ def _inside(key: str, config: object) -> str:
     """Where a key of that name stands, if it was typed without its group: depth is model.depth."""
     if "." in key or not isinstance(config, DictConfig):
         return ""
-    files = {group: (CONFIGS / group).glob("*.yaml") for group in _groups()}
+    files = {group: (CONFIGS / group).glob("*.yaml") for group in group_names()}
     found = [group for group in files if group in config and key in config[group]]
     found = found or [g for g, paths in files.items() if any(key in OmegaConf.load(path) for path in paths)]
     return f"; did you mean {' or '.join(f'{group}.{key}' for group in found)}?" if found else ""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 SHORT = 7  # characters: a longer number is rounded where it is shown
+ARM = "arm"  # a word that stands for several: arms that make no grid
 LONGEST_NAME = 150  # of a job's folder; file systems end at 255
 Value = str | int | float | bool | None
 
@@ -32,6 +33,16 @@ def unquoted(value: str) -> str:
     if len(value) < 2 or value[0] != value[-1] or value[0] not in "'\"":
         return value
     return re.sub(rf"(\\+)({value[0]}|$)", lambda m: m[1][: len(m[1]) // 2] + m[2], value[1:-1])
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """With the words that `arm` stands for: arm='optimizer=sgd optimizer.lr=1' are two, swept as one."""
+    if not any(key_of(word) == ARM for word in words):
+        return list(words)
+    found: list[str] = []
+    for word in words:
+        found += unquoted(word.partition("=")[2]).split() if key_of(word) == ARM else [word]
+    return list(dict.fromkeys(found))  # a job's own list has both
 
 
 def folder_name(words: Sequence[str]) -> str:

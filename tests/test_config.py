@@ -22,9 +22,10 @@ from dlexp.compose import CONFIGS, compose, flatten
 from dlexp.errors import UserError
 from dlexp.record.schedule import schedule
 from dlexp.sweep.command import parse
+from dlexp.words import ARM, expanded, quoted, split_words, unquoted
 
 CHOICES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "hydra")
-SEARCHES = [path for path in CHOICES if path.parent.name == "sweep" and path.stem != "none"]
+SEARCHES = [path for path in CHOICES if path.parent.name in ("sweep", "experiment") and path.stem != "none"]
 FOLDERS = {path.name for path in CONFIGS.iterdir() if path.is_dir()} - {"hydra"}
 # An entry of the defaults list: (group, choice, comment).
 ENTRY = re.compile(r"^  - (?P<group>[\w/ ]+)(?:: *(?P<choice>\w+))? *(?:# *(?P<comment>.*))?$")
@@ -201,21 +202,28 @@ def test_every_group_is_in_the_defaults_list() -> None:
     """A folder of choices that is not in the list could not be typed."""
     groups = [group for group, _, _ in entries()]
     assert set(groups) - {"_self_"} - {g for g in groups if g.startswith("override")} == FOLDERS
-    assert set(GROUPS) == FOLDERS - {"debug", "sweep"}, "these only change the values of other groups"
+    assert set(GROUPS) == FOLDERS - {"debug", "experiment", "sweep"}, (
+        "these only change the values of other groups"
+    )
 
 
-@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_every_search_sweeps_keys_that_there_are(path: Path) -> None:
     """And is refused where only one run was asked for."""
     if "optuna" in path.read_text(encoding="utf-8"):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="dlexp[sweep] is not installed")
-    request = compose([f"sweep={path.stem}"])
+    word = f"{path.parent.name}={path.stem}"
+    request = compose([word])
     params = OmegaConf.to_container(request.hydra.sweeper.params)
     assert isinstance(params, dict)
     command = parse([f"{key}={value}" for key, value in params.items()])
     assert set(command.swept) == set(params) and params
-    assert all(OmegaConf.select(request.config, key) is not None for key in command.swept)
-    with pytest.raises(UserError, match=rf"^sweep={path.stem}: many runs; add -m$"):
+    for typed in command.values.get(ARM, [""]):  # what an arm sets may be there in its own choices only
+        arm = expanded([f"{ARM}={quoted(unquoted(typed))}"]) if typed else []
+        config = compose([word, *arm]).config
+        keys = {*split_words(arm), *command.swept} - {ARM}
+        assert all(OmegaConf.select(config, key) is not None for key in keys), arm
+    with pytest.raises(UserError, match=rf"^{word}: many runs; add -m$"):
         check(request)
 
 

@@ -308,8 +308,9 @@ def check(request: Request) -> None:
         f"{key}=???: needs a value{', module.Class' if key.endswith('._target_') else ''}"
         for key in sorted(OmegaConf.missing_keys(config))
     ]
-    if (search := request.choices.get("sweep", "none")) != "none" and not request.swept:
-        faults.append(f"sweep={search}: many runs; add -m")
+    for group in ("sweep", "experiment"):
+        if (word := request.choices.get(group, "none")) != "none" and not request.swept:
+            faults.append(f"{group}={word}: many runs; add -m")
     if faults:
         raise UserError(*faults)
     strange = _strange(request)

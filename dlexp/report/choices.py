@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlexp.compose import NOTES
 from dlexp.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 class Choice(NamedTuple):
@@ -65,6 +69,21 @@ def _meant(configs: Path, word: str) -> str:
     return f"; did you mean {' or '.join(f'`dlexp list {name}`' for name in close)}?" if close else ""
 
 
+def experiments(folder: Path) -> dict[str, str]:
+    """Experiment -> the question that its page opens with; no page is run for it.
+
+    Raises:
+        UserError: there are no pages, as in an installed package.
+    """
+    import ast
+
+    pages = [path for path in sorted(folder.glob("*.py")) if path.stem[0] != "_"]
+    if not pages:
+        raise UserError(f"list experiments: there are none in {folder}; they come with the repository")
+    parsed = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in pages}
+    return {slug: (ast.get_docstring(page) or "").partition("\n")[0] for slug, page in parsed.items()}
+
+
 def common(found: list[Choice]) -> list[str]:
     """What more than half of the choices of a large group can be told: said once, not in every row."""
     keys = [key for choice in found for key in choice.values]
@@ -99,16 +118,32 @@ def as_markdown(configs: Path, group: str) -> str:
     return "\n".join(rows) + "\n"
 
 
-def show(configs: Path, group: str | None) -> None:
-    """Print the groups, or the choices of one."""
+def show_experiments(folder: Path) -> None:
+    """Print them with their questions."""
+    console, table = _console_and_table()
+    table.add_column("experiment", no_wrap=True)
+    table.add_column("question")
+    for slug, question in experiments(folder).items():
+        table.add_row(slug, question)
+    console.print(table)
+    console.print("\npython experiments/EXPERIMENT.py runs one and judges its claims.")
+
+
+def _console_and_table() -> tuple[Console, Table]:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 150
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    return console, Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+
+
+def show(configs: Path, group: str | None) -> None:
+    """Print the groups, or the choices of one."""
+    from rich.text import Text
+
+    console, table = _console_and_table()
     if group is None:
         table.add_column("group", no_wrap=True)
         table.add_column("what it is about")

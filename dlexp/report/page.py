@@ -149,6 +149,13 @@ def write_sweep(facts: Mapping[str, Any], sweep: Sweep) -> Path:
 
 
 def _write(folder: Path, template: str, **content: Any) -> Path:
+    text = render(template, **content)
+    path = folder / PAGE
+    write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8") and None)
+    return path
+
+
+def render(template: str, **content: Any) -> str:
     """Fill a template; everything in it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -173,10 +180,7 @@ def _write(folder: Path, template: str, **content: Any) -> Path:
         "now": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
     text = environment.get_template(template).render(**content)
-    text = text.replace(DARK_RULES, dark_rules(text))
-    path = folder / PAGE
-    write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8") and None)
-    return path
+    return text.replace(DARK_RULES, dark_rules(text))
 
 
 def _asked(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

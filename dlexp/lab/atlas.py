@@ -1,0 +1,142 @@
+"""The atlas: a page for each experiment, an index of every claim, and the table for the repository."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlexp.folder import write_whole
+from dlexp.lab.experiment import Claim, Result
+from dlexp.lab.verdict import DEPENDS, REFUTED, WORDS, Verdict
+from dlexp.report.page import Picture, render
+from dlexp.report.vector import PIXELS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = ("where in the notes", "claim", "experiment", "verdict", "measured")
+CORRECTIONS = (REFUTED, DEPENDS)  # what the notes say and measurement does not, or not always
+VERSIONED = ("torch", "numpy", "scikit-learn")
+
+
+def write_page(result: Result) -> tuple[Path, Path | None]:
+    """The page of an experiment and its picture, into the folder of the result.
+
+    Returns:
+        Where they are; None: it draws none.
+    """
+    result.folder.mkdir(parents=True, exist_ok=True)
+    figure = _figure(result)
+    png = None
+    if figure:
+        png = result.folder / f"{result.experiment.slug}.png"
+        figure.savefig(png, dpi=PIXELS)
+    path = result.folder / f"{result.experiment.slug}.html"
+    _write_experiment(path, result, figure, index=None)
+    return path, png
+
+
+def write(results: Sequence[Result], table: Path | None = None) -> list[Path]:
+    """The whole atlas into outputs/atlas, and with `table` the table of verdicts there."""
+    folder = results[0].outputs / "atlas"
+    folder.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        _write_experiment(folder / f"{result.experiment.slug}.html", result, _figure(result), "index.html")
+    index = folder / "index.html"
+    every = [(result, claim, verdict) for result in results for claim, verdict in result.verdicts]
+    counts = Counter(verdict.word for *_, verdict in every)
+    content = render(
+        "atlas.html",
+        results=results,
+        every=sorted(every, key=lambda one: _order(one[1])),
+        corrections=[one for one in every if one[2].word in CORRECTIONS],
+        counts={word: counts[word] for word in WORDS},
+        notes=sorted({note for _, claim, _ in every for note in claim.notes}),
+        versions=versions(),
+    )
+    write_whole(index, lambda draft: draft.write_text(content, encoding="utf-8"))
+    written = [index]
+    if table:
+        text = as_markdown(results)
+        write_whole(table, lambda draft: draft.write_text(text, encoding="utf-8"))
+        written.append(table)
+    return written
+
+
+def as_markdown(results: Sequence[Result]) -> str:
+    """The verdicts as a table for the repository."""
+    every = [(result, claim, verdict) for result in results for claim, verdict in result.verdicts]
+    counts = Counter(verdict.word for *_, verdict in every)
+    today = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+    said = ", ".join(f"{counts[word]} {word}" for word in WORDS)
+    lines = [
+        "# Results",
+        "",
+        f"{len(every)} claims of the notes, judged by {len(results)} experiments: {said}.",
+        f"Measured on {today} with {versions()}; seeds stand with each number.",
+        "Made by `python -m experiments --all`; 3:337 is line 337 of note 3.",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---|' * len(COLUMNS)}",
+    ]
+    for result, claim, verdict in sorted(every, key=lambda one: _order(one[1])):
+        cells = (
+            " ".join(claim.places),
+            claim.says,
+            f"[{result.experiment.slug}]({result.experiment.slug}.py)",
+            verdict.word,
+            verdict.measured,
+        )
+        escaped = [cell.replace("|", "\\|") for cell in cells]
+        lines.append(f"| {' | '.join(escaped)} |")
+    return "\n".join(lines) + "\n"
+
+
+def versions() -> str:
+    """What the numbers were made with."""
+    import dlexp
+
+    named = ", ".join(f"{name} {version(name)}" for name in VERSIONED)
+    return f"dlexp {dlexp.__version__}, Python {platform.python_version()}, {named}"
+
+
+def _order(claim: Claim) -> list[tuple[int, int]]:
+    """By note and line."""
+    found = []
+    for place in claim.places[:1]:
+        note, _, line = place.partition(":")
+        digits = line.partition("-")[0].partition(",")[0].rstrip("abcdefghijklmnopqrstuvwxyz")
+        found.append((int(note), int(digits)))
+    return found
+
+
+def _figure(result: Result) -> Figure | None:
+    from dlexp.plots.style import drawn
+
+    return drawn(result.experiment.draw)(result.runs) if result.experiment.draw else None
+
+
+def _write_experiment(path: Path, result: Result, figure: Figure | None, index: str | None) -> None:
+    experiment = result.experiment
+    picture = figure and Picture("picture", _alt(result.verdicts), experiment.caption, lambda **_: figure)
+    content = render(
+        "experiment.html",
+        result=result,
+        experiment=experiment,
+        theory=[paragraph.split("\n") for paragraph in experiment.theory.split("\n\n") if paragraph],
+        picture=picture,
+        index=index,
+        command=" ".join([f"python experiments/{experiment.slug}.py", *result.words]),
+        versions=versions(),
+    )
+    write_whole(path, lambda draft: draft.write_text(content, encoding="utf-8"))
+
+
+def _alt(verdicts: Sequence[tuple[Claim, Verdict]]) -> str:
+    """What can be known of the picture without seeing it: the measurements it shows."""
+    return "; ".join(f"{claim.says} {verdict.word}, {verdict.measured}" for claim, verdict in verdicts)[:900]

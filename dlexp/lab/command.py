@@ -1,0 +1,196 @@
+"""The commands of the notebook: python experiments/<slug>.py, and python -m experiments for many."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlexp.errors import TRACE_HINT, UserError
+from dlexp.lab import jobs
+from dlexp.lab.experiment import Experiment, Result, asked
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+COLOURS = {"supported": "green", "refuted": "red", "depends": "yellow", "inconclusive": "dim"}
+
+
+def of_page(experiment: Experiment) -> None:
+    """python experiments/<slug>.py [--quick] [--jobs N] [key=value ...]"""
+    parser = _parser(experiment.slug, experiment.question)
+    parser.add_argument("words", nargs="*", metavar="key=value", help="choices in place of its own; seeds=10")
+    with _told(experiment.slug):
+        options = parser.parse_args()
+        console = _console()
+        (result,) = run([experiment], options.words, console, jobs_at_once=options.jobs, quick=options.quick)
+        show(result, console)
+        page, picture = _write(result)
+        console.print(f"{'look':<12}{page}{f'  {picture}' if picture else ''}", soft_wrap=True)
+
+
+def notebook(folder: Path) -> None:
+    """python -m experiments [--all] [--quick] [--jobs N] [slug ...] [key=value ...]"""
+    parser = _parser("experiments", "Runs experiments, judges their claims, writes the atlas.")
+    parser.add_argument("words", nargs="*", metavar="slug|key=value", help="which ones, and choices for them")
+    parser.add_argument("--all", action="store_true", help="every experiment")
+    with _told("experiments"):
+        options = parser.parse_args()
+        slugs = [word for word in options.words if "=" not in word]
+        words = [word for word in options.words if "=" in word]
+        found = pages(folder, slugs, every=options.all)
+        console = _console()
+        results = run(
+            [experiment_of(page) for page in found],
+            words,
+            console,
+            jobs_at_once=options.jobs,
+            quick=options.quick,
+        )
+        for result in results:
+            show(result, console)
+        from dlexp.lab import atlas
+
+        # The table in the repository is that of all experiments as they stand.
+        table = folder / "RESULTS.md" if options.all and not options.quick and not words else None
+        for path in atlas.write(results, table):
+            console.print(f"{'wrote':<12}{path}", soft_wrap=True)
+
+
+def pages(folder: Path, slugs: Sequence[str], *, every: bool) -> list[Path]:
+    """The pages of some experiments, or of every one.
+
+    Raises:
+        UserError: there is no such experiment, or none is named.
+    """
+    known = {path.stem: path.resolve() for path in sorted(folder.glob("*.py")) if path.stem[0] != "_"}
+    for slug in slugs:
+        if slug not in known:
+            close = difflib.get_close_matches(slug, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"{slug}: no such experiment{hint}; allowed: {', '.join(known)}")
+    if not slugs and not every:
+        raise UserError(f"name experiments, or --all; there are: {', '.join(known)}")
+    return list(known.values()) if every else [known[slug] for slug in slugs]
+
+
+def experiment_of(page: Path) -> Experiment:
+    """The one that a page makes."""
+    module = jobs.load(page)
+    found = [thing for thing in vars(module).values() if isinstance(thing, Experiment)]
+    if len(found) != 1:
+        raise UserError(f"{page}: makes {len(found)} experiments; allowed: 1")
+    return found[0]
+
+
+def run(
+    experiments: Sequence[Experiment],
+    words: Sequence[str],
+    console: Console,
+    *,
+    jobs_at_once: int = 1,
+    quick: bool = False,
+) -> list[Result]:
+    """Do what is still to be done for all of them, and judge.
+
+    Raises:
+        UserError: a word cannot be used; nothing was begun.
+    """
+    begun = time.monotonic()
+    asked_of = [asked(words, quick=one.quick if quick else ()) for one in experiments]
+    planned = [one.tasks(*own) for one, own in zip(experiments, asked_of, strict=True)]
+    every = [task for tasks in planned for task in tasks]
+    left = [len([task for task in tasks if not task.done]) for tasks in planned]
+    if sum(left):
+        console.print(f"{'runs':<12}{len(every)}, of which {sum(left)} are still to be done", soft_wrap=True)
+        jobs.check(every)
+        with _progress(console, sum(left)) as advance:
+            for task in jobs.work(every, jobs_at_once):
+                advance(task.part)
+    return [
+        one.result(own[0], tasks, own[1], count, begun)
+        for one, own, tasks, count in zip(experiments, asked_of, planned, left, strict=True)
+    ]
+
+
+def show(result: Result, console: Console) -> None:
+    """The claims with their verdicts."""
+    from rich.table import Table
+    from rich.text import Text
+
+    experiment = result.experiment
+    console.print(Text(f"\n{experiment.slug}: {experiment.question}", "bold"))
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("where", max_width=16)
+    table.add_column("claim", ratio=2)
+    table.add_column("measured", ratio=3)
+    for claim, verdict in result.verdicts:
+        word = Text(verdict.word, COLOURS[verdict.word])
+        table.add_row(word, Text(" ".join(claim.places)), Text(claim.says), Text(verdict.measured))
+    console.print(table)
+    for reason in result.failed:
+        console.print(Text(f"{'failed':<12}{reason}", "red"), soft_wrap=True)
+    lost = f" ({result.lost})" if result.lost else ""
+    console.print(f"{'runs':<12}{len(result.runs)}{lost}, {result.done} of them new, {result.seconds:.1f} s")
+
+
+def _write(result: Result) -> tuple[Path, Path | None]:
+    from dlexp.lab import atlas
+
+    return atlas.write_page(result)
+
+
+def _parser(name: str, says: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=name, description=says)
+    parser.add_argument(
+        "--quick", action="store_true", help="a small version, a few seconds; its verdicts mean nothing"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that run at once")
+    return parser
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[Callable[[str], None]]:
+    """One line that moves; nothing where nobody sees it move."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda part: progress.update(bar, advance=1, description=part)
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """An error is one clear line for each finding."""
+    try:
+        yield
+    except UserError as error:
+        for line in error.lines:
+            print(f"{name}: {line}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"{name}: {text}{TRACE_HINT}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,254 @@
+"""What an experiment has to do: jobs of its sweeps and measuring functions, each in a place of its own.
+
+A job that has ended is not done again, also by another experiment command; one that was killed goes on.
+Where a run lies is decided by its words and by a hash of the configuration they change, so another width
+or data set is another run, and one more seed adds only its own runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from dlexp import folder as folders
+from dlexp.compose import CONFIGS, FREE, Composer, Request, apart, explain, flatten, master
+from dlexp.errors import UserError
+from dlexp.lab.runs import SEED, Run
+from dlexp.report.jobs import Job
+from dlexp.sweep.command import Command, parse
+from dlexp.words import expanded, folder_name, key_of, split_words, unquoted
+
+QUIET = (
+    "record.tensorboard=false",
+    "record.images=false",
+)  # hundreds of runs that nobody looks at one by one
+
+
+@dataclass(frozen=True)
+class Task:
+    """One job: a run of a sweep, or a call of a measuring function."""
+
+    part: str
+    words: tuple[str, ...]  # what distinguishes it in its part
+    path: Path  # the run folder, or the file of what was measured
+    fixed: tuple[str, ...] = ()  # of a sweep: the words that all of its runs share
+    page: Path | None = None  # of a measuring function: where it stands
+
+    @property
+    def done(self) -> bool:
+        return self.path.is_file() if self.page else folders.ended(self.path)
+
+    def read(self) -> Run:
+        """What came of it, whatever that is."""
+        words = split_words(expanded(self.words))
+        if self.page:
+            found = json.loads(self.path.read_text(encoding="utf-8")) if self.done else {}
+            return Run(self.part, words, Job(self.path.stem, words, {}), None, found)
+        summary = folders.read_json(self.path / folders.SUMMARY)
+        job = Job(self.path.name, words, summary, begun=self.path.is_dir())
+        return Run(self.part, words, job, self.path)
+
+
+def of_sweep(name: str, words: Sequence[str], outputs: Path) -> list[Task]:
+    """The jobs of configs/experiment/<name>.yaml, where `words` change it.
+
+    Words for a swept key stand in place of its values; several values of another key are swept as well;
+    the others are the same for all runs.
+    """
+    from omegaconf import OmegaConf
+
+    content: Any = OmegaConf.to_container(
+        OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml"), resolve=False
+    )
+    params = content.get("hydra", {}).get("sweeper", {}).get("params", {})
+    swept = dict(parse([f"{key}={value}" for key, value in params.items()]).values)
+    typed = parse(words)
+    swept |= {key: values for key, values in typed.values.items() if key in swept or key in typed.swept}
+    fixed = (*QUIET, *(word for word in words if key_of(word) not in {key_of(key) for key in swept}))
+    place = outputs / "lab" / "runs" / f"{name}_{_base(name, fixed)}"
+    jobs = Command(swept, tuple(swept)).grid()
+    return [Task(name, tuple(job), place / _run_name(job), fixed) for job in jobs]
+
+
+def of_measure(page: Path, name: str, settings: Mapping[str, Sequence[Any]], outputs: Path) -> list[Task]:
+    """The calls of a function of a page: every combination of its settings, the seed among them."""
+    slug = page.stem
+    source = _digest(*_sources(getattr(load(page), name)))
+    place = outputs / "lab" / "measured" / f"{slug}.{name}_{source}"
+    combinations = [dict(zip(settings, values, strict=True)) for values in product(*settings.values())]
+    jobs = [[f"{key}={value}" for key, value in own.items()] for own in combinations]
+    return [Task(name, tuple(job), place / f"{folder_name(job)}.json", (), page) for job in jobs]
+
+
+def check(tasks: Sequence[Task]) -> None:
+    """See that what is still to be done can be done, before anything is begun.
+
+    Raises:
+        UserError: a word cannot be used.
+    """
+    from dlexp.build.check import check as check_request
+
+    seen: set[tuple[str, str]] = set()
+    for task in tasks:
+        if task.page or task.done:
+            continue
+        new = [word for word in task.words if (task.part, word) not in seen]
+        if new:
+            seen.update((task.part, word) for word in new)
+            check_request(_request(task))
+
+
+def work(tasks: Sequence[Task], jobs: int = 1) -> Iterator[Task]:
+    """Do what is still to be done; yields each job that has come to its end."""
+    left = [task for task in tasks if not task.done]
+    if jobs == 1 or len(left) < 2:
+        for task in left:
+            do(task)
+            yield task
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(_launched, task): task for task in left}
+        try:
+            for future in as_completed(waiting):
+                future.result()
+                yield waiting[future]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def do(task: Task) -> None:
+    """One job. A run that fails says so in its summary; a measuring function raises."""
+    if task.page is None:
+        from dlexp.sweep.job import job
+
+        job(_request(task))
+        return
+    settings = {key: _value(text) for key, text in split_words(task.words).items()}
+    found = getattr(load(task.page), task.part)(**settings)
+    text = json.dumps(found, default=float)
+    task.path.parent.mkdir(parents=True, exist_ok=True)
+    folders.write_whole(task.path, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def load(page: Path) -> ModuleType:
+    """The module of a page, read once."""
+    name = f"experiments.{page.stem}"
+    for module in (sys.modules.get(name), sys.modules.get("__main__")):
+        if module and getattr(module, "__file__", None) and Path(str(module.__file__)).resolve() == page:
+            return module
+    spec = importlib.util.spec_from_file_location(name, page)
+    assert spec and spec.loader
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _launched(task: Task) -> None:
+    """In a process of its own, which ends if the one that launched it is gone."""
+    import torch
+
+    from dlexp.sweep.job import not_left_alone
+
+    torch.set_num_threads(1)
+    with not_left_alone():
+        do(task)
+
+
+def _request(task: Task) -> Request:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        composer, config = _composer(task.part, task.fixed)
+        request = apart(composer(config, [f"experiment={task.part}", *task.fixed, *task.words]))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(*explain(error)) from error
+    return replace(request, folder=task.path, swept=tuple(key_of(word) for word in task.words))
+
+
+@cache
+def _composer(part: str, fixed: tuple[str, ...]) -> tuple[Composer, Any]:
+    loader, config = master([f"experiment={part}", *fixed])
+    return Composer(loader), config
+
+
+@cache
+def _base(part: str, fixed: tuple[str, ...]) -> str:
+    """What all runs of a sweep share, in eight letters."""
+    from omegaconf import OmegaConf
+
+    _, config = _composer(part, fixed)
+    own: Any = OmegaConf.to_container(config, resolve=False)
+    content = flatten({key: value for key, value in own.items() if key != "hydra"})
+    targets = {key: value.get("_target_") for key, value in own.items() if isinstance(value, dict)}
+    kept = {key: value for key, value in content.items() if key not in FREE}
+    return _digest(json.dumps([kept, targets], sort_keys=True, default=str))
+
+
+def _run_name(words: Sequence[str]) -> str:
+    """The words, and what the choices among them say in their files."""
+    chosen = [(key_of(word), unquoted(word.partition("=")[2])) for word in expanded(words)]
+    files = [CONFIGS / key / f"{value}.yaml" for key, value in chosen]
+    said = [_content(path) for path in files]
+    suffix = f",{_digest(*said)[:4]}" if any(said) else ""
+    return f"{folder_name(words)}{suffix}"
+
+
+@cache
+def _content(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:8]
+
+
+def _sources(function: Callable[..., Any]) -> list[str]:
+    """The source of a function, and of what it names of its own module, whatever that names, and so on."""
+    module = inspect.getmodule(function)
+    found: dict[str, str] = {}
+    todo = [function.__name__]
+    while todo:
+        name = todo.pop()
+        thing = getattr(module, name, None)
+        if name in found or getattr(thing, "__module__", None) != getattr(module, "__name__", ""):
+            if name not in found and isinstance(thing, (int, float, str, tuple)):
+                found[name] = repr(thing)  # a constant
+            continue
+        found[name] = inspect.getsource(thing)  # type: ignore[arg-type]
+        todo += _names(compile(_dedented(found[name]), name, "exec"))
+    return [found[name] for name in sorted(found)]
+
+
+def _dedented(source: str) -> str:
+    """Without decorators, which say what is measured when, not how."""
+    lines = source.splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if line.startswith(("def ", "class ")))
+    return "".join(lines[first:])
+
+
+def _names(code: CodeType) -> list[str]:
+    inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _names(const)]
+    return [*code.co_names, *inner]
+
+
+def _value(text: str) -> Any:
+    from dlexp.words import value
+
+    return value(text)
+
+
+__all__ = ["SEED", "Task", "check", "do", "load", "of_measure", "of_sweep", "work"]

@@ -1,0 +1,190 @@
+"""The rules of evidence: from numbers to a verdict.
+
+A measurement is a number for each seed. A claim is supported if its inequality holds, by the stated margin,
+for every seed, or of five and more for 80 % of them; refuted if the opposite does; it depends where the
+sign changes along a named factor; all else is inconclusive. A run that has no number (it diverged, failed
+or is not there) counts for neither side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dlexp.numbers import compact
+
+SUPPORTED, REFUTED, DEPENDS, INCONCLUSIVE = WORDS = ("supported", "refuted", "depends", "inconclusive")
+ENOUGH, MANY, MOST = 3, 5, 0.8  # seeds at the least; so many and this share of them is as good as all
+
+Seeds = Mapping[int, float]  # seed -> number; nan of a run that has none
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim, in numbers."""
+
+    word: str
+    measured: str  # a line: number, spread, seeds, what it is held against
+    seeds: int = 0
+    number: float | None = None  # the mean over seeds
+    spread: float | None = None  # the sample standard deviation
+    factor: str | None = None  # what it depends on
+    crossing: str | None = None  # and where it changes, e.g. "between 3 and 5"
+
+    def says(self, text: str) -> Verdict:
+        """The same, with words in front of the numbers."""
+        return replace(self, measured=f"{text}: {self.measured}")
+
+
+def at_least(values: Seeds, bound: float) -> Verdict:
+    """Supported if numbers are `bound` or more, refuted if they are less."""
+    return _tally(values, lambda x: x >= bound, lambda x: x < bound, f"asked: at least {compact(bound)}")
+
+
+def at_most(values: Seeds, bound: float) -> Verdict:
+    """Supported if numbers are `bound` or less, refuted if they are more."""
+    return _tally(values, lambda x: x <= bound, lambda x: x > bound, f"asked: at most {compact(bound)}")
+
+
+def near(values: Seeds, theory: float, within: float) -> Verdict:
+    """Supported if numbers are those of theory, give or take a share `within` of it; refuted if none is."""
+
+    def agrees(x: float) -> bool:
+        return abs(x - theory) <= within * abs(theory)
+
+    found = _tally(values, agrees, lambda x: not agrees(x), f"asked: within {within:.0%}")
+    number, bracket, rest = found.measured.partition(" (")
+    return replace(found, measured=f"{number}, theory {compact(theory)}{bracket}{rest}")
+
+
+def exceeds(one: Seeds, other: Seeds, by: float) -> Verdict:
+    """Paired seeds: supported if `one` is larger by the margin or more, refuted if `other` is."""
+    pairs = {seed: one.get(seed, math.nan) - other.get(seed, math.nan) for seed in {*one, *other}}
+    verdict = _tally(pairs, lambda x: x >= by, lambda x: x <= -by, f"asked: {compact(by)} or more")
+    return verdict.says(f"{spread_of(one.values())} against {spread_of(other.values())}, difference")
+
+
+def identity(residuals: Seeds, tolerance: float) -> Verdict:
+    """Supported if no number is further from 0 than rounding takes it; refuted if one is."""
+    known = [abs(x) for x in residuals.values()]
+    if not known or not all(map(math.isfinite, known)):
+        return Verdict(INCONCLUSIVE, "no number" if not known else "not every number is finite", len(known))
+    word = SUPPORTED if max(known) <= tolerance else REFUTED
+    said = f"at most {compact(max(known))} off (tolerance {compact(tolerance)}; {_count(len(known))})"
+    return Verdict(word, said, len(known), max(known))
+
+
+def fact(holds: bool, measured: str, number: float | None = None) -> Verdict:
+    """What is computed and not drawn at random needs no seeds."""
+    return Verdict(SUPPORTED if holds else REFUTED, measured, number=number)
+
+
+def over(factor: str, verdicts: Mapping[object, Verdict]) -> Verdict:
+    """One claim at several values of a factor: where supported and refuted both occur, it depends on it.
+
+    Along numbers in ascending order a single change of sign is told as the crossing.
+    """
+    if not verdicts:
+        return Verdict(INCONCLUSIVE, "no runs")
+    words = {value: verdict.word for value, verdict in verdicts.items()}
+    found, seeds = set(words.values()), _fewest(verdicts)
+    where = factor_at = None
+    word = found.pop() if len(found) == 1 else INCONCLUSIVE
+    if {SUPPORTED, REFUTED} <= found:
+        word, crossing = DEPENDS, _crossing(words)
+        factor_at, where = factor, crossing or _grouped(dict.fromkeys(words, ""), words)
+        factor = f"{factor}, {crossing}" if crossing else factor
+    numbers = {value: _short(verdict) for value, verdict in verdicts.items()}
+    said = f"by {factor}: {_grouped(numbers, words)} ({_count(seeds)} each)"
+    return Verdict(word, said, seeds, factor=factor_at, crossing=where)
+
+
+def all_of(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """A claim with several parts: supported if each part is, refuted if one is refuted."""
+    if not verdicts:
+        return Verdict(INCONCLUSIVE, "no runs")
+    words = {name: verdict.word for name, verdict in verdicts.items()}
+    found = set(words.values())
+    word = next((word for word in (REFUTED, DEPENDS, INCONCLUSIVE) if word in found), SUPPORTED)
+    if word == DEPENDS and INCONCLUSIVE in found:
+        word = INCONCLUSIVE
+    numbers = {name: _short(verdict) for name, verdict in verdicts.items()}
+    said = _grouped(numbers, words) if len(found) > 1 else "; ".join(f"{k}: {v}" for k, v in numbers.items())
+    factors = [verdict for verdict in verdicts.values() if word == verdict.word == DEPENDS]
+    factor, crossing = (factors[0].factor, factors[0].crossing) if factors else (None, None)
+    seeds = _fewest(verdicts)
+    return Verdict(word, f"{said} ({_count(seeds)} each)", seeds, factor=factor, crossing=crossing)
+
+
+def _short(verdict: Verdict) -> str:
+    """Its numbers without seeds and criterion, which are told once for all of them."""
+    return verdict.measured.partition(" (")[0]
+
+
+def _fewest(verdicts: Mapping[Any, Verdict]) -> int:
+    return min(verdict.seeds for verdict in verdicts.values())
+
+
+def _grouped(numbers: Mapping[Any, str], words: Mapping[Any, str]) -> str:
+    """E.g. "supported at 1 (0.98), 2 (0.97); refuted at 5 (0.1)"."""
+    groups = []
+    for word in [word for word in WORDS if word in words.values()]:
+        own = [f"{value} ({x})" if x else str(value) for value, x in numbers.items() if words[value] == word]
+        groups.append(f"{word} at {', '.join(own)}")
+    return "; ".join(groups)
+
+
+def spread_of(values: Iterable[float]) -> str:
+    """Mean and sample standard deviation, e.g. "0.95 ± 0.01"; what has no number is left out and told."""
+    numbers = list(values)
+    known = [x for x in numbers if math.isfinite(x)]
+    missing = len(numbers) - len(known)
+    more = f", {missing} without a number" if missing else ""
+    if not known:
+        infinite = [x for x in numbers if math.isinf(x)]
+        return f"{infinite[0]:+}" if infinite == numbers != [] else f"no number{more if numbers else ''}"
+    spread = f" ± {compact(statistics.stdev(known))}" if len(known) > 1 else ""
+    return f"{compact(statistics.fmean(known))}{spread}{more}"
+
+
+def _tally(values: Seeds, yes: object, no: object, asked: str) -> Verdict:
+    numbers = [float(x) for x in values.values()]
+    if not numbers:
+        return Verdict(INCONCLUSIVE, "no runs")
+    known = [x for x in numbers if not math.isnan(x)]
+    finite = [x for x in known if math.isfinite(x)]
+    ayes, noes = (sum(bool(test(x)) for x in known) for test in (yes, no))  # type: ignore[operator]
+    n = len(numbers)
+    word = SUPPORTED if _holds(ayes, n) else REFUTED if _holds(noes, n) else INCONCLUSIVE
+    few = f"; {ENOUGH} are needed" if n < ENOUGH else ""
+    holds = "" if ayes in (0, n) else f", holds for {ayes}"
+    said = f"{spread_of(numbers)} ({_count(n)}{holds}{few}; {asked})"
+    mean = statistics.fmean(finite) if finite else None
+    spread = statistics.stdev(finite) if len(finite) > 1 else None
+    return Verdict(word, said, n, mean, spread)
+
+
+def _holds(votes: int, n: int) -> bool:
+    return n >= ENOUGH and (votes == n or (n >= MANY and votes >= MOST * n))
+
+
+def _count(n: int) -> str:
+    return f"{n} seed{'s' if n != 1 else ''}"
+
+
+def _crossing(words: Mapping[object, str]) -> str | None:
+    """Between which two numbers the sign changes, if it does so once."""
+    try:
+        decided = [(float(str(value)), value, word) for value, word in words.items()]
+    except ValueError:
+        return None
+    decided = sorted(entry for entry in decided if entry[2] in (SUPPORTED, REFUTED))
+    changes = [(a, b) for a, b in itertools.pairwise(decided) if a[2] != b[2]]
+    if len(changes) != 1:
+        return None
+    (_, low, word), (_, high, other) = changes[0]
+    return f"{word} up to {low}, {other} from {high} on"

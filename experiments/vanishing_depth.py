@@ -1,0 +1,291 @@
+"""When do gradients vanish with depth?
+
+Going back one layer, the error is multiplied by the layer's weights and by the slope of its activation:
+
+    delta_l = (W^T delta_{l+1}) * f'(z_l),   so   |delta_l| <= max f' * ||W||_2 * |delta_{l+1}|
+
+With equal layers that is one factor, over and over: the error falls, or grows, exponentially, and what
+decides is the factor, slope times weights, not the slope alone. Mean-field theory gives it for wide layers,
+sqrt(N Var(w) E[f'^2]): at most 0.25 for a sigmoid with Xavier's weights, sqrt(1/2) = 0.71 for ReLU with
+Xavier's, 1 for ReLU with He's, and 0.58 even for a slope of exactly 1 with PyTorch's default weights.
+"""
+
+import math
+
+from matplotlib.figure import Figure
+
+from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, exceeds, identity, near, over
+from dlexp.lab.draw import lines
+
+lab = Experiment(
+    __file__,
+    __doc__,
+    sweeps=["vanishing_depth", "vanishing_depth_training"],
+    quick="seeds=1 activation=sigmoid,relu initializer=xavier_normal model.depth=2,5 train.epochs=1 depth=4",
+)
+VANISHES = 0.01  # less than a hundredth of the error at the last hidden layer arrives at the first
+
+
+@lab.measure(activation=["sigmoid", "tanh", "relu"], depth=20, seeds=5)
+def bound(seed: int, activation: str, depth: int) -> dict[str, float]:
+    """By how much one layer at most exceeds max f' ||W||_2, sample by sample."""
+    import torch
+
+    steepest = {"sigmoid": 0.25, "tanh": 1.0, "relu": 1.0}[activation]
+    generator = torch.Generator().manual_seed(seed)
+    weights = [torch.randn(64, 64, generator=generator, dtype=torch.float64) for _ in range(depth)]
+    x, zs = torch.randn(100, 64, generator=generator, dtype=torch.float64), []
+    for weight in weights:
+        zs.append((x @ weight.T / 8).requires_grad_())
+        x = getattr(torch, activation)(zs[-1]).detach()
+    delta, worst = torch.randn(100, 64, generator=generator, dtype=torch.float64), 0.0
+    for z, weight in zip(reversed(zs[:-1]), reversed(weights[1:]), strict=True):
+        (before,) = torch.autograd.grad(getattr(torch, activation)(z), z, delta @ weight / 8)
+        most = steepest * torch.linalg.matrix_norm(weight / 8, 2) * delta.norm(dim=1)
+        worst, delta = max(worst, float((before.norm(dim=1) / most).max())), before
+    return {"excess": max(0.0, worst - 1), "ratio": worst}
+
+
+def total(run: Run) -> float:
+    """What share of the error at the last hidden layer arrives at the first, before the first update."""
+    deltas = run.profile("delta_rms")
+    return deltas[0] / deltas[-2] if len(deltas) > 2 and deltas[-2] else math.nan
+
+
+def straight(run: Run) -> float:
+    """R^2 of a straight line through log delta_rms of the hidden layers."""
+    from statistics import correlation
+
+    logs = [math.log(x) for x in run.profile("delta_rms")[:-1] if x > 0]
+    return correlation(range(len(logs)), logs) ** 2 if len(logs) > 2 else math.nan
+
+
+def decades(run: Run) -> float:
+    return math.log10(total(run)) if total(run) > 0 else math.nan
+
+
+def deep(runs: Runs, words: str) -> Runs:
+    """The untrained networks of the greatest depth."""
+    untrained = runs.part("vanishing_depth")
+    deepest = max(untrained.by("model.depth"), key=int, default="20")
+    return untrained.of(f"model.depth={deepest} {words}")
+
+
+def vanishes(runs: Runs, activation: str) -> Verdict:
+    arms = deep(runs, f"activation={activation}").by("initializer").items()
+    return over("initializer", {word: at_most(own.values(total), VANISHES) for word, own in arms})
+
+
+def learned(runs: Runs, words: str) -> Runs:
+    """Trained networks, each arm at its best learning rate."""
+    return runs.part("vanishing_depth_training").best().of(words)
+
+
+@lab.claim(
+    "0:20 1:183-184",
+    "With n layers n small derivatives multiply: the gradient shrinks exponentially towards the first layer.",
+    measures="R² of a straight line through log delta_rms over the hidden layers, step 0, greatest depth",
+    criterion="R² >= 0.98 wherever delta_rms changes by more than two decades",
+)
+def exponential(runs: Runs) -> Verdict:
+    arms = [arm for arm in deep(runs, "").arms() if all(abs(x) > 2 for x in arm.values(decades).values())]
+    seeds = dict.fromkeys(seed for arm in arms for seed in arm.values(straight))
+    worst = {seed: min(arm.values(straight)[seed] for arm in arms) for seed in seeds}
+    return at_least(worst, 0.98).says(f"the least straight of {len(arms)} arms")
+
+
+@lab.claim(
+    "1:57 4:25",
+    "The sigmoid makes gradients vanish.",
+    measures="share of the error that arrives at the first hidden layer, greatest depth; factor per layer",
+    criterion="<= 0.01 for each initializer",
+)
+def sigmoid_vanishes(runs: Runs) -> Verdict:
+    """The slope of at most 1/4 can be made up for by large weights: with N(0, 1) at width 64, eight times
+    Xavier's, the factor is 0.85 per layer. It is never the slope alone.
+    """
+    return vanishes(runs, "sigmoid")
+
+
+@lab.claim(
+    "1:57",
+    "Sigmoid with Xavier's weights: the factor is a quarter per layer.",
+    measures="factor of delta_rms per layer, greatest depth, against the slope at 0 times the gain, 0.25",
+    criterion="within 10 % of it, and in no layer above max f' ||W||_2 (rounding 1e-12)",
+)
+def a_quarter(runs: Runs) -> Verdict:
+    factors = deep(runs, "activation=sigmoid initializer=xavier_normal").values("delta_factor_first")
+    excess = {
+        f"{arm['activation']} bound": identity(arm.values("excess"), 1e-12)
+        for arm in runs.part("bound").arms()
+    }
+    return all_of({"factor": near(factors, 0.25, within=0.1), **excess})
+
+
+@lab.claim(
+    "1:66",
+    "Tanh has vanishing gradients, too.",
+    measures="share of the error that arrives at the first hidden layer, greatest depth",
+    criterion="<= 0.01 for each initializer",
+)
+def tanh_vanishes(runs: Runs) -> Verdict:
+    """Its slope is 1 at the origin, so it is for the weights to decide: Xavier's keep about a quarter."""
+    return vanishes(runs, "tanh")
+
+
+@lab.claim(
+    "1:78",
+    "ReLU has vanishing gradients, too.",
+    measures="share of the error that arrives at the first hidden layer, greatest depth",
+    criterion="<= 0.01 for each initializer",
+)
+def relu_vanishes(runs: Runs) -> Verdict:
+    """Half of the units pass nothing, which halves the variance: weights of variance 2/N make up for it
+    (He), 1/N (Xavier) and 1/(3N) (PyTorch's default) do not.
+    """
+    return vanishes(runs, "relu")
+
+
+@lab.claim(
+    "1:189 2:24 3:144a 3:256 3:335",
+    "ReLU has slope 1 for positive inputs, so its gradients do not vanish: it solves the problem.",
+    measures="share of the error that arrives at the first hidden layer, greatest depth",
+    criterion=">= 0.01 for each initializer",
+)
+def relu_solves(runs: Runs) -> Verdict:
+    """The notes also say the opposite (1:78). Both are right, each for other weights: it takes He's."""
+    arms = deep(runs, "activation=relu").by("initializer").items()
+    return over("initializer", {word: at_least(own.values(total), VANISHES) for word, own in arms})
+
+
+@lab.claim(
+    "4:37a",
+    "ReLU alleviates vanishing.",
+    measures="decades the error loses on its way to the first hidden layer, ReLU against sigmoid",
+    criterion="a decade or more is kept by ReLU, for each initializer",
+)
+def relu_alleviates(runs: Runs) -> Verdict:
+    return less_than_sigmoid(runs, "relu")
+
+
+@lab.claim(
+    "3:233a",
+    "The absolute value is less prone to vanishing than the sigmoid.",
+    measures="decades the error loses on its way to the first hidden layer, abs against sigmoid",
+    criterion="a decade or more is kept by abs, for each initializer",
+)
+def abs_alleviates(runs: Runs) -> Verdict:
+    """Its slope is 1 in size everywhere: it passes what a linear layer passes, and explodes as easily."""
+    return less_than_sigmoid(runs, "abs")
+
+
+def less_than_sigmoid(runs: Runs, activation: str) -> Verdict:
+    found = {}
+    for word, own in deep(runs, f"activation={activation},sigmoid").by("initializer").items():
+        one, other = (own.of(f"activation={name}").values(decades) for name in (activation, "sigmoid"))
+        found[word] = exceeds(one, other, by=1.0)
+    return over("initializer", found)
+
+
+@lab.claim(
+    "3:233b",
+    "Vanishing gradients are those of an activation whose derivative is near zero.",
+    measures="share of the error that arrives where every derivative is exactly 1 (identity)",
+    criterion=">= 0.01 for each initializer",
+)
+def slope_alone(runs: Runs) -> Verdict:
+    """Without any activation PyTorch's default weights lose a factor of sqrt(1/3) = 0.58 in each layer."""
+    arms = deep(runs, "activation=identity").by("initializer").items()
+    return over("initializer", {word: at_least(own.values(total), VANISHES) for word, own in arms})
+
+
+@lab.claim(
+    "3:327",
+    "The cause is a narrow range of outputs, as the sigmoid's.",
+    measures="decades lost with hardtanh, range -1..1, and with ReLU, without end, same weights",
+    criterion="hardtanh loses half a decade more, for each initializer that does not explode",
+)
+def narrow_range(runs: Runs) -> Verdict:
+    """The narrow one loses less. What the sigmoid lacks is slope: stretched to slope 1, 4 sigmoid(x) - 2, it
+    loses as little as tanh.
+    """
+    found = {}
+    for word in ("pytorch_default", "xavier_normal", "kaiming_normal"):
+        own = deep(runs, f"initializer={word}")
+        narrow, wide = (own.of(f"activation={name}").values(decades) for name in ("hardtanh", "relu"))
+        found[word] = exceeds(wide, narrow, by=0.5)
+    return over("initializer", found)
+
+
+@lab.claim(
+    "1:176",
+    "In shallow networks this is no problem.",
+    measures="test accuracy of sigmoid networks at the best rate of SGD, 1 and 2 hidden layers",
+    criterion=">= 0.95",
+)
+def shallow_is_fine(runs: Runs) -> Verdict:
+    arms = learned(runs, "activation=sigmoid optimizer=sgd model.depth=1,2").by("model.depth").items()
+    return over("depth", {depth: at_least(own.values("accuracy/test"), 0.95) for depth, own in arms})
+
+
+@lab.claim(
+    "1:162 1:177 3:331 3:364-367",
+    "With more layers the gradient gets too small to train: it is a problem of deep networks.",
+    measures="test accuracy of sigmoid networks at the best rate of SGD, by depth",
+    criterion="<= 0.2 for 5 hidden layers and more, >= 0.95 for 1 and 2",
+)
+def deep_does_not_train(runs: Runs) -> Verdict:
+    arms = learned(runs, "activation=sigmoid optimizer=sgd").by("model.depth").items()
+    found = {f"depth {d}": at_most(own.values("accuracy/test"), 0.2) for d, own in arms if int(d) >= 5}
+    found |= {f"depth {d}": at_least(own.values("accuracy/test"), 0.95) for d, own in arms if int(d) <= 2}
+    return all_of(found)
+
+
+@lab.claim(
+    "0:30 4:35",
+    "Where gradients are tiny the weights stay as they are: learning stops.",
+    measures="test accuracy of a sigmoid network of 5 hidden layers, each optimizer at its best rate",
+    criterion="<= 0.2 for each optimizer",
+)
+def learning_stops(runs: Runs) -> Verdict:
+    """Adam divides each gradient by its own size, so a tiny one moves its weight as far as a large one: what
+    stops is plain gradient descent.
+    """
+    arms = learned(runs, "activation=sigmoid model.depth=5").by("optimizer").items()
+    return over("optimizer", {word: at_most(own.values("accuracy/test"), 0.2) for word, own in arms})
+
+
+@lab.claim(
+    "3:322",
+    "Gradients become small as the network learns.",
+    measures="factor of delta_rms per layer before and after training, 3 hidden layers, best rate of SGD",
+    criterion="before - after >= 0.05 for each activation",
+)
+def shrink_by_learning(runs: Runs) -> Verdict:
+    """They are smallest at the start: training makes weights grow, and the factor with them."""
+    found = {}
+    for word, own in learned(runs, "optimizer=sgd model.depth=3").by("activation").items():
+        found[word] = exceeds(own.values("delta_factor_first"), own.values("delta_factor_last"), by=0.05)
+    return over("activation", found)
+
+
+@lab.picture(
+    "The error at each hidden layer, relative to the last one, before the first update; geometric mean of"
+    " seeds. Dashed: theory. Left Xavier's weights, right the activation ReLU."
+)
+def picture(runs: Runs) -> Figure:
+    left = deep(runs, "initializer=xavier_normal activation=sigmoid,tanh,relu,abs,softsign")
+    right = deep(runs, "activation=relu")
+    return lines(
+        {"delta_rms, Xavier's weights": left.by("activation"), "delta_rms, ReLU": right.by("initializer")},
+        lambda run: [x / run.profile("delta_rms")[-2] for x in run.profile("delta_rms")[:-1]],
+        theory={
+            "delta_rms, Xavier's weights": {"sigmoid": 0.25, "relu": math.sqrt(1 / 2)},
+            "delta_rms, ReLU": {"kaiming_normal": 1.0, "pytorch_default": math.sqrt(1 / 6)},
+        },
+        means="relative to the last hidden layer",
+    )
+
+
+if __name__ == "__main__":
+    lab.main()
