@@ -130,6 +130,17 @@ def test_heads_side_by_side_are_one_place() -> None:
     assert list(theory.get_xdata()) == [1, 2] and list(theory.get_ydata()) == pytest.approx([1e-3, 1e-2])
 
 
+def test_layers_that_a_diagnosis_names_are_marked() -> None:
+    """On red in all three panels, each as wide as its place; the others are not."""
+    from matplotlib.colors import to_hex
+
+    figure = plots.signature(table([1.0, 2.0, 3.0, 4.0]), marked=NAMES[1:3])
+    for axes in figure.axes[:3]:
+        bands = [p for p in axes.patches if to_hex(p.get_facecolor()) == style.VERMILLION.lower()]
+        spans = sorted((band.get_x(), band.get_x() + band.get_width()) for band in bands)
+        assert spans == [(1.5, 2.5), (2.5, 3.5)]
+
+
 def test_slopes_of_theory() -> None:
     """From the last hidden layer of the first step back to the first one, against the power by hand."""
     first = [1e-3, 1e-2, 0.5, 0.7]

@@ -19,7 +19,7 @@ from torch import nn
 import dlexp
 from dlexp.errors import UserError
 from dlexp.numbers import compact
-from dlexp.report import vector
+from dlexp.report import facts, vector
 from dlexp.report.command import command, finish
 
 CSS = (Path(dlexp.__file__).parent / "report" / "templates" / "style.css").read_text(encoding="utf-8")
@@ -481,3 +481,22 @@ def test_a_page_that_cannot_be_made_is_named(
     with pytest.raises(UserError, match=r"report\.html cannot be made: ValueError: no such glyph"):
         finish(sweep_folder, Console(width=200))
     assert "tanh" in capsys.readouterr().out
+
+
+def test_the_page_says_what_went_wrong_and_what_to_try(tmp_path: Path) -> None:
+    """The sentence above all numbers, the evidence, whole commands, and the layers on red in the figure."""
+    words = ["model.depth=8", "activation=sigmoid", "initializer=xavier_normal", "train.epochs=8"]
+    run = dlexp.run([*words, f"outputs={tmp_path}"], quiet=True)
+    command([str(run.folder)])
+    text = (run.folder / "report.html").read_text(encoding="utf-8")
+    found = run.summary["diagnosis"]
+    assert found["primary"] == "vanishing"
+    assert text.index(found["sentence"].replace("'", "&#39;")) < text.index('class="numbers"')
+    assert f"dlexp model.depth=8 train.epochs=8 outputs={tmp_path} {' '.join(found['override'])}" in text
+    assert all(one["sentence"].replace("'", "&#39;") in text for one in found["folded"])
+    assert "The diagnosis names the layers on red." in text
+    with_diagnosis = facts.of_run(run.folder)["diagnosis"]
+    summary = json.loads((run.folder / "summary.json").read_text())
+    del summary["diagnosis"]  # an older run
+    (run.folder / "summary.json").write_text(json.dumps(summary))
+    assert facts.of_run(run.folder)["diagnosis"] == with_diagnosis == found
