@@ -23,7 +23,7 @@ MATCHED = {
     **dict.fromkeys(("relu", "leaky_relu", "prelu", "elu", "gelu", "silu", "softplus"), "kaiming_normal"),
     **dict.fromkeys(("selu",), "lecun_normal"),
 }
-LEAST_LR, MOST_LR = 1e-7, 30.0
+LEAST_LR, MOST_LR = 1e-7, 20.0
 GOOD_UPDATE = 10**-2.5  # of ||change of W|| / ||W||: a step that neither crawls nor jumps
 
 
