@@ -60,7 +60,8 @@ def matched(e: Evidence) -> Words:
     """The initializer that keeps the signal behind the run's activation."""
     if e.choice("model") in RECURRENT:
         return ("initializer=pytorch_default",)
-    activation = e.choice("activation") or ""
+    # of a network that nothing bends the choice of an activation says nothing
+    activation = "identity" if e.choice("model") == "deep_linear" else e.choice("activation") or ""
     if activation in FOR_TANH:
         return ("initializer=xavier_normal", "initializer.gain=1.6667")
     return (f"initializer={MATCHED.get(activation, 'xavier_normal')}",)
