@@ -77,7 +77,7 @@ def test_only_assemble_and_the_check_see_the_config() -> None:
 
 def test_reports_never_build_a_model() -> None:
     """They read files, so they work on old or copied outputs, without PyTorch."""
-    for module in (*inside("dlexp.report"), *inside("dlexp.plots")):
+    for module in (*inside("dlexp.report"), *inside("dlexp.plots"), *inside("dlexp.diagnose")):
         assert below(imports(module), *BUILDS) == set(), module
 
 
@@ -139,6 +139,12 @@ def test_reports_load_no_torch(package: str) -> None:
     assert len(modules) > 3
     loaded = loaded_by("; ".join(f"import {module}" for module in modules))
     assert not loaded & {"torch", "torchvision", "pandas", "matplotlib", "numpy", "jinja2"}
+
+
+def test_a_diagnosis_loads_nothing_heavy_before_it_is_made() -> None:
+    """And then numpy alone."""
+    assert loaded_by("import dlexp.diagnose") == set()
+    assert loaded_by("import dlexp.diagnose.order") == {"numpy"}
 
 
 def test_the_command_line_loads_no_torch_before_a_run() -> None:

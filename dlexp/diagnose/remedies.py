@@ -23,7 +23,7 @@ MATCHED = {
     **dict.fromkeys(("relu", "leaky_relu", "prelu", "elu", "gelu", "silu", "softplus"), "kaiming_normal"),
     **dict.fromkeys(("selu",), "lecun_normal"),
 }
-LEAST_LR, MOST_LR = 1e-7, 30.0
+LEAST_LR, MOST_LR = 1e-7, 20.0
 GOOD_UPDATE = 10**-2.5  # of ||change of W|| / ||W||: a step that neither crawls nor jumps
 
 
@@ -60,7 +60,8 @@ def matched(e: Evidence) -> Words:
     """The initializer that keeps the signal behind the run's activation."""
     if e.choice("model") in RECURRENT:
         return ("initializer=pytorch_default",)
-    activation = e.choice("activation") or ""
+    # of a network that nothing bends the choice of an activation says nothing
+    activation = "identity" if e.choice("model") == "deep_linear" else e.choice("activation") or ""
     if activation in FOR_TANH:
         return ("initializer=xavier_normal", "initializer.gain=1.6667")
     return (f"initializer={MATCHED.get(activation, 'xavier_normal')}",)

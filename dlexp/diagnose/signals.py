@@ -13,7 +13,7 @@ import numpy as np
 
 from dlexp.diagnose import remedies as try_
 from dlexp.diagnose.evidence import Array, Evidence, log10, theil_sen
-from dlexp.diagnose.finding import Finding
+from dlexp.diagnose.finding import Finding, Words
 
 MANY = 4  # layers from which on a slope over depth says something
 
@@ -44,6 +44,7 @@ STEEPEST = {
     "ScaledSigmoid": 1.0,
     "SigmoidPlus": 0.25,
 }
+FADING = ("sigmoid", "sigmoid_plus")  # slope at most a quarter
 # Those that cut off, so that a unit can be dead.
 CUTS = ("ReLU", "ReLU6", "GELU", "SiLU", "Hardswish", "Mish", "LeakyReLU", "ELU", "SELU", "CELU")
 
@@ -232,6 +233,11 @@ def exploding(e: Evidence) -> Finding | None:
     )
 
 
+def _is_small(e: Evidence) -> bool:
+    """Was an initializer named that takes no account of the size of the layers?"""
+    return e.choice("initializer") in ("normal", "small_normal", "uniform", "constant", "zeros")
+
+
 def vanishing(e: Evidence) -> Finding | None:
     """The error fades on its way back. The layer that answers is left out: its error is always larger.
 
@@ -286,7 +292,8 @@ def vanishing(e: Evidence) -> Finding | None:
         most - VANISHES_OVER_TIME,
         e.names(np.flatnonzero(e.cells)) if e.cells is not None else (),
         since,
-        try_.known(e, *try_.remembering(e), try_.matched(e)),
+        # weights that were drawn small come first: a cell that remembers does not help them
+        try_.known(e, *([try_.matched(e)] if _is_small(e) else []), *try_.remembering(e), try_.matched(e)),
     )
 
 
@@ -389,6 +396,10 @@ def slopes(e: Evidence, end: str) -> Array:
     return np.asarray(found)
 
 
+def _first_if(swapped: bool, one: Words, other: Words) -> tuple[Words, Words]:
+    return (one, other) if swapped else (other, one)
+
+
 def saturated(e: Evidence) -> Finding | None:
     """Activations at their flat ends. Trained networks get there, too: later it counts only with harm."""
     first, last = slopes(e, "first"), slopes(e, "last")
@@ -412,7 +423,10 @@ def saturated(e: Evidence) -> Finding | None:
         margin(SATURATED, max(float(share[worst]), 1e-3)),
         e.names(e.hidden[hit]),
         since,
-        try_.known(e, try_.matched(e), try_.relu(e), try_.normalized(e)),
+        # a sigmoid that starts well still fades over the layers
+        try_.known(
+            e, *_first_if(e.choice("activation") in FADING, try_.relu(e), try_.matched(e)), try_.normalized(e)
+        ),
         {"layers": float(hit.sum())},
     )
 

@@ -18,7 +18,6 @@ START = 0.05  # of all steps, which the median leaves out: the first steps of Ad
 NOT_LEARNED = 0.05  # progress: healthy 0.19 and more
 # Where the loss has been so many times that of a constant answer in between, some progress is too little.
 BLOWN, SLOWED = 3.0, 0.5
-SPIKE = 100.0  # times the median of a gradient
 
 # ||W - W at the start|| / ||W at the start||, of the middle layer: healthy 0.074 and more in 600 steps.
 UNMOVED, STEPS = 0.02, 600
@@ -154,14 +153,17 @@ def lr_too_low(e: Evidence) -> Finding | None:
 def unstable_loss(e: Evidence) -> Finding | None:
     """A loss that swings in the second half of training and does not come down."""
     curve = e.validation[np.isfinite(e.validation)]
-    known = curve if len(curve) >= EVALUATIONS else e.loss[e.finite]  # without the noise of batches
+    whole = len(curve) >= EVALUATIONS  # of a whole split: without the noise of batches
+    known = curve if whole else e.loss[e.finite]
     if len(known) < EVALUATIONS or not e.finite.all() or e.level is None:
         return None
     half = np.maximum(known[len(known) // 2 :], FLOOR)
-    windows = [float(np.median(part)) for part in np.array_split(half, min(10, len(half) // 2))]
+    parts = len(half) if whole else min(10, len(half) // 2)
+    windows = [float(np.median(part)) for part in np.array_split(half, parts)]
     level = float(np.median(windows))
     spread = float(np.median(np.abs(np.array(windows) - level))) / level
-    fall = (windows[0] - windows[-1]) / max(windows[0], FLOOR)
+    third = max(len(windows) // 3, 1)
+    fall = 1 - float(np.median(windows[-third:])) / float(np.median(windows[:third]))
     if not spread > SWINGS or fall > NET_FALL or spread * level < FELT * e.level:
         return None
     return Finding(
@@ -201,7 +203,8 @@ def overfit(e: Evidence) -> Finding | None:
     best = int(flat.argmin())
     if flat[best] <= 0:
         return None
-    rise, gap = float(flat[-1] / flat[best] - 1), float(flat[-1] - train)
+    end = float(np.median(curve[-3:]))
+    rise, gap = end / float(flat[best]) - 1, end - train
     if not (rise > RISE and train < FITTED * level and gap > GAP * level):
         return None
     step = int(e.evaluated[np.isfinite(e.validation)][best])
@@ -211,7 +214,7 @@ def overfit(e: Evidence) -> Finding | None:
     return Finding(
         "overfit",
         "warning",
-        f"Overfitting: since step {step} the validation loss has risen by {rise:.0%}, to {flat[-1]:.3g}"
+        f"Overfitting: since step {step} the validation loss has risen by {rise:.0%}, to {end:.3g}"
         f" against {train:.3g} in training{hint}",
         "rise of loss/validation",
         rise,

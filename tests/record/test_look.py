@@ -343,3 +343,40 @@ def test_a_run_that_broke_off_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     assert layer["reasons"]["last"]["slope_mean"] == looking.NOT_REACHED
     assert layer["reasons"]["last"]["jacobian_factor"] == looking.NOT_REACHED
     assert layer["last"]["slope_mean"] is None and layer["last"]["delta_rms"] > 0
+
+
+def test_dead_units_by_hand() -> None:
+    """One unit of four is alive, one held down, two above 0 for less than a hundredth of the samples."""
+    model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0], [-1.0], [0.0], [1.0]]))
+        model[0].bias.copy_(torch.tensor([0.0, 0.5, -1.0, -198.5]))
+    found = pass_through(model, Listener(model), torch.arange(200.0).unsqueeze(1))
+    # 0 is above 0 for all samples but one, 1 for x = 0 alone, 3 for x = 199 alone: one of 200 is too few
+    assert found.dead == [0.75, looking.NO_ACTIVATION]
+    assert found.activations == ["ReLU", None]
+
+
+def test_a_channel_is_dead_if_it_is_so_at_all_places() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].weight[0] = 1.0
+        model[0].bias.copy_(torch.tensor([0.0, -1.0]))
+    pictures = torch.randn(20, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert pass_through(model, Listener(model), pictures).dead[0] == 0.5
+
+
+def test_displacement_by_hand() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    look = Look(model)
+    start = [p.detach().clone() for p in model[0].parameters()]
+    with torch.no_grad():
+        model[0].weight += 1.0
+        model[2].weight.mul_(1.0)
+    look(inputs(8, 2))
+    norm = math.sqrt(sum(t.square().sum().item() for t in start))
+    assert look.last is not None and look.first is not None
+    assert look.last[0]["displacement"] == pytest.approx(2 / norm, rel=1e-6)  # four entries by 1
+    assert look.last[1]["displacement"] == 0.0
+    assert look.first[0]["displacement"] == "known at the end"

@@ -1,0 +1,110 @@
+"""Every word that is suggested is one that dlexp takes, on the config of the run it is suggested for."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from made import made
+from omegaconf import OmegaConf
+
+from dlexp import compose
+from dlexp.build.check import check
+from dlexp.diagnose import remedies, signals, training
+from dlexp.diagnose.finding import Finding
+from dlexp.diagnose.order import ORDER
+from dlexp.diagnose.remedies import applied
+from dlexp.words import split_words
+
+SUITE = yaml.safe_load((Path(__file__).parents[1] / "benchmarks/diagnosis_suite.yaml").read_text())
+L = 7
+
+
+def faulty(choices: dict[str, str], config: dict[str, Any]) -> list[Finding]:
+    """Every rule's finding on a network of this config, by evidence on which all of them fire."""
+    ones, n = np.ones(L), 41
+    cells = np.array([True] + [False] * (L - 1))
+    fading = np.tile([*np.geomspace(1e-9, 1e-3, L - 1), 1.0], (n, 1))
+    common = {"choices": choices, "config": config, "loss": np.full(n, 3.0), "metrics": {"loss/train": 3.0}}
+    alike = {("distinct_rows", end): ones / 64 for end in ("first", "last")}
+    dead = {("dead_units", end): ones for end in ("first", "last")}
+    died = {("dead_units", "first"): 0 * ones, ("dead_units", "last"): ones}
+    flat = {("slope_mean", end): 0.01 * ones for end in ("first", "last")}
+    still = {("displacement", "last"): 1e-5 * ones}
+    through = np.tile(np.geomspace(1e-12, 1e-3, 20), (n, 1))
+    frozen = np.full((n, L), 1e-3)
+    frozen[:, 1] = 0.0
+    rising = np.concatenate([np.linspace(2, 1, 8), np.linspace(1, 9, 12)])
+    found = [
+        signals.non_finite(made(**common | {"loss": np.full(n, np.nan)})),
+        signals.non_finite(made(**common, diverged={"step": 9}, status="diverged")),
+        signals.symmetric(made(**common, looks=alike)),
+        signals.exploding(made(**common, quantities={"delta_rms": fading[:, ::-1]})),
+        signals.exploding(made(**common, cells=cells, over_time={("delta_rms", 0): through[:, ::-1]})),
+        signals.vanishing(made(**common, quantities={"delta_rms": fading})),
+        signals.vanishing(made(**common, cells=cells, over_time={("delta_rms", 0): through})),
+        signals.born_dead(made(**common, looks=dead)),
+        signals.died(made(**common, looks=died)),
+        signals.saturated(made(**common, looks=flat, activations=("Tanh",) * L)),
+        signals.bad_init_scale(made(**common | {"loss": np.full(n, 99.0), "metrics": {}})),
+        signals.input_scale(made(**common, inputs=(0.0, 99.0))),
+        training.lr_too_high(made(**common, quantities={"update_ratio": np.ones((n, L))})),
+        training.lr_too_low(made(**common, looks=still)),
+        training.unstable_loss(made(**common, validation=np.array([0.7, 1.5, 2.3])[np.arange(20) % 3])),
+        training.overfit(made(**common | {"metrics": {"loss/train": 0.1}}, validation=rising)),
+        training.frozen_layer(made(**common, quantities={"update_ratio": frozen})),
+        training.not_learning(made(**common)),
+    ]
+    missing = [n for n, one in enumerate(found) if one is None]
+    assert missing in ([], [16]), missing  # frozen on purpose
+    assert len({one.id for one in found if one}) >= 13
+    return [one for one in found if one]
+
+
+def model_of(case: dict[str, Any]) -> str:
+    return str(split_words(case["words"].split()).get("model", "mlp"))
+
+
+ONE_OF_EACH = {model_of(case): case["words"].split() for case in reversed(SUITE)}  # of each model the first
+
+
+@pytest.mark.parametrize("model", ONE_OF_EACH)
+def test_every_override_of_every_rule_composes(model: str) -> None:
+    """Of every rule, whether it would fire there or not; and all values are allowed ones."""
+    typed = ONE_OF_EACH[model]
+    request = compose.compose(typed)
+    config: Any = OmegaConf.to_container(request.config)
+    tried = {words for one in faulty(request.choices, config) for words in one.remedies}
+    assert tried
+    for words in sorted(tried):
+        check(compose.compose(applied(typed, words)))
+
+
+def test_all_rules_are_tried_above() -> None:
+    assert len({rule.__name__ for rule in ORDER}) == 15  # fourteen, dead units by two
+
+
+def test_words_take_the_place_of_what_they_replace() -> None:
+    words = ["initializer=normal", "initializer.std=0.3", "optimizer.lr=0.1", "model=rnn", "model.width=9"]
+    assert applied(words, ["initializer=zeros", "model=lstm", "optimizer.lr=1"]) == [
+        "model.width=9",  # an LSTM has a width, too
+        "initializer=zeros",
+        "model=lstm",
+        "optimizer.lr=1",
+    ]
+
+
+def test_nothing_is_suggested_that_is_so_already() -> None:
+    e = made(choices={"activation": "relu", "initializer": "normal", "model": "mlp"})
+    assert remedies.known(e, remedies.relu(e), remedies.relu(e)) == (("initializer=kaiming_normal",),)
+
+
+@pytest.mark.parametrize(("lr", "factor", "said"), [(0.1, 0.1, "0.01"), (1e-5, 300, "0.002"), (1, 1e9, "20")])
+def test_learning_rates_are_round(lr: float, factor: float, said: str) -> None:
+    e = made(config={"optimizer": {"lr": lr}})
+    assert remedies.learning_rate(e, factor) == (f"optimizer.lr={said}",)
+    assert math.isfinite(float(said))
