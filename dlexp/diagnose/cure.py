@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlexp.better import lower_is_better
@@ -17,13 +17,21 @@ Summary = Mapping[str, Any]  # what summary.json holds
 
 
 def improvements(
-    before: Summary, after: Summary, was: Diagnosis, now: Diagnosis, metric: str | None
+    before: Summary,
+    after: Summary,
+    was: Diagnosis,
+    now: Diagnosis,
+    metric: str | None,
+    splits: Sequence[str] = SPLITS,
 ) -> dict[str, bool]:
     """Tag of the loss, tag of the metric if there is one, and id of what was found -> is it better?
 
     Of a run that overfits the metric has only not to be worse: to stop earlier cures the loss alone.
+
+    Args:
+        splits: on the first of these that both have numbers of.
     """
-    split = _split(before, after)
+    split = _split(splits, before, after)
     names = dict.fromkeys(("loss", metric or "loss"))
     found = {}
     for name in names:
@@ -48,9 +56,9 @@ def number(summary: Summary, tag: str) -> float | None:
     return None if found is None else float(found)
 
 
-def _split(*summaries: Summary) -> str:
+def _split(splits: Sequence[str], *summaries: Summary) -> str:
     known = [{tag.partition("/")[2] for tag in summary.get("metrics") or {}} for summary in summaries]
-    return next((split for split in SPLITS if all(split in own for own in known if own)), SPLITS[0])
+    return next((split for split in splits if all(split in own for own in known if own)), splits[0])
 
 
 def _is_better(tag: str, before: float | None, after: float | None, *, tolerant: bool) -> bool:

@@ -32,7 +32,6 @@ HERE = Path(__file__).parent
 SUITE = HERE / "diagnosis_suite.yaml"
 BASE = ["train.max_steps=600", "device=cpu", "threads=1", "record.tensorboard=false"]
 KEPT = Path("outputs/diagnosis")
-BETTER_METRIC = 0.02  # of an accuracy, or of the size of an error, that a cure has to bring
 ACCURACY, ERROR = "accuracy/test", "rmse/test"
 
 
@@ -129,22 +128,19 @@ def score(found: dict[str, Any]) -> tuple[float, float]:
 
 
 def cured(before: dict[str, Any], after: dict[str, Any] | None, was: Any, now: Any) -> bool:
-    """Are the loss, the metric and the symptom better than before?
+    """As `dlexp doctor --fix` judges, but on the test split."""
+    from dlexp.diagnose.cure import improvements
 
-    Of one that overfits the metric has only not to be worse: early stopping cures the loss.
-    """
     if after is None:
         return False
-    (loss, metric), (new_loss, new_metric) = score(before), score(after)
-    if not new_loss < loss or new_metric == -math.inf:
-        return False
-    least = BETTER_METRIC * (1.0 if metric >= 0 or metric == -math.inf else abs(metric))
-    if was.primary == "overfit":
-        least = -BETTER_METRIC / 2
-    if metric != -math.inf and not new_metric - metric > least:
-        return False
-    same = now.primary == was.primary
-    return not same or (now.confidence or 0) < 0.5 * (was.confidence or 0)
+    known = [
+        name.partition("/")[0]
+        for name in (ACCURACY, ERROR)
+        for own in (before, after)
+        if name in own["metrics"]
+    ]
+    metric = next(iter(known), None)
+    return all(improvements(before, after, was, now, metric, splits=("test",)).values())
 
 
 RANDOM = (
