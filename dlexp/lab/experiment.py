@@ -22,7 +22,7 @@ from dlexp.words import folder_name, key_of, unquoted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLACE = re.compile(r"[0-4]:\d+[a-z]?(-\d+)?(,\d+[a-z]?)*")  # in the notes: 3:337a is note 3, line 337
+PLACE = re.compile(r"[0-4]:\d+[a-z]?(-\d+[a-z]?)?(,\d+[a-z]?)*")  # in the notes: 3:337a is note 3, line 337
 Judge = Callable[[Runs], Verdict]
 
 

@@ -1,0 +1,202 @@
+"""An experiment from its page to its verdicts: what is run once is not run again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dlexp import folder as folders
+from dlexp.errors import UserError
+from dlexp.lab import jobs
+from dlexp.lab.command import experiment_of, run
+from dlexp.lab.experiment import Experiment, Result, asked
+from dlexp.lab.runs import Runs
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "experiments" / "vanishing_depth.py"
+SMALL = ["activation=sigmoid,relu", "initializer=kaiming_normal", "model.depth=2,6", "seeds=3"]
+
+MEASURING = '''"""Is twice as much twice as much?
+
+Theory."""
+from dlexp.lab import Experiment, Runs, Verdict, identity
+
+lab = Experiment(__file__, __doc__, quick="seeds=1")
+FACTOR = 2
+
+
+def helper(x):
+    return FACTOR * x
+
+
+@lab.measure(size=[1, 2], seeds=2)
+def twice(seed: int, size: int) -> dict[str, float]:
+    with open(__file__ + ".log", "a") as file:
+        file.write(f"{size},{seed} ")
+    return {"off": helper(size) - 2 * size}
+
+
+@lab.claim("0:1", "Twice is twice.", measures="how far it is off", criterion="0")
+def is_twice(runs: Runs) -> Verdict:
+    return identity(runs.part("twice").of("size=1").values("off"), 0.0)
+'''
+
+
+def of(experiment: Experiment, words: list[str], **options: Any) -> Result:
+    (result,) = run([experiment], words, Console(quiet=True), **options)
+    return result
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A small vanishing_depth without its training."""
+    experiment = experiment_of(PAGE)
+    small = Experiment(str(PAGE), experiment.question, sweeps=["vanishing_depth"])
+    small.claims = experiment.claims
+    return of(small, [*SMALL, f"outputs={tmp_path_factory.mktemp('lab')}"])
+
+
+def word(result: Result, name: str, runs: Runs | None = None) -> str:
+    claims = {claim.name: claim for claim in result.experiment.claims}
+    return claims[name].judge(result.runs if runs is None else runs).word
+
+
+def test_a_second_judging_runs_nothing(result: Result) -> None:
+    """Neither the runs that are there nor, with one seed more, any but the new ones."""
+    assert result.done == len(result.runs) == 12 and result.lost == ""
+    words = [*SMALL, f"outputs={result.outputs}"]
+    before = {task.path: (task.path / folders.SUMMARY).stat().st_mtime_ns for task in tasks(result)}
+    assert of(result.experiment, words).done == 0
+    more = of(result.experiment, [*words[:3], "seeds=4", words[4]])
+    assert (more.done, len(more.runs)) == (4, 16)
+    assert {path: (path / folders.SUMMARY).stat().st_mtime_ns for path in before} == before
+
+
+def tasks(result: Result) -> list[jobs.Task]:
+    words, outputs = asked([*SMALL, f"outputs={result.outputs}"])
+    return result.experiment.tasks(words, outputs)
+
+
+def test_other_choices_have_another_place(result: Result) -> None:
+    """What changes the configuration; not what leaves it as it is."""
+    places = {
+        word: {task.path for task in result.experiment.tasks([*asked(SMALL)[0], word], result.outputs)}
+        for word in ("model.width=64", "model.width=32", "data=mnist", "train.epochs=7")
+    }
+    assert places.pop("model.width=64") == {task.path for task in tasks(result)}
+    assert len(set.union(*places.values())) == 3 * 12
+
+
+def test_swapping_two_arms_changes_the_verdict(result: Result) -> None:
+    """The verdicts come from the runs: with ReLU's taken for the sigmoid's it is the other way round."""
+    other = {"relu": "sigmoid", "sigmoid": "relu"}
+    swapped = Runs(
+        [
+            replace(run, words={**run.words, "activation": other[run.words["activation"]]})
+            for run in result.runs
+        ]
+    )
+    assert word(result, "sigmoid-vanishes") == "supported" and word(result, "relu-vanishes") == "refuted"
+    assert word(result, "sigmoid-vanishes", swapped) == "refuted"
+    assert word(result, "relu-vanishes", swapped) == "supported"
+    assert (
+        word(result, "relu-alleviates") == "supported"
+        and word(result, "relu-alleviates", swapped) == "refuted"
+    )
+
+
+def test_runs_that_are_missing_decide_nothing(result: Result) -> None:
+    """A claim whose runs are not there is inconclusive, and judging does not fail."""
+    verdicts = dict(result.verdicts)
+    found = {claim.name: verdict.word for claim, verdict in verdicts.items()}
+    assert found["shallow-is-fine"] == found["learning-stops"] == "inconclusive"
+    assert {verdict.word for _, verdict in result.experiment.judge(Runs([]))} == {"inconclusive"}
+
+
+def test_a_killed_experiment_goes_on(tmp_path: Path) -> None:
+    """What was there is kept; the run that was killed goes on in its folder."""
+    command = [sys.executable, str(PAGE), "seeds=2", "activation=sigmoid", "model.depth=2", "train.epochs=60"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    options: Any = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **options) as process:
+        deadline = time.monotonic() + 60
+        while len(ended(tmp_path)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    before = ended(tmp_path)
+    again = subprocess.run(command, **options, check=True)
+    assert 3 <= len(before) < len(ended(tmp_path))
+    assert {path: time for path, time in ended(tmp_path).items() if path in before} == before
+    assert f"runs        20, of which {20 - len(before)} are still to be done" in again.stdout
+
+
+def ended(folder: Path) -> dict[Path, int]:
+    paths = folder.glob(f"outputs/lab/runs/*/*/{folders.SUMMARY}")
+    return {path: path.stat().st_mtime_ns for path in paths if folders.ended(path.parent)}
+
+
+def measuring(folder: Path, text: str = MEASURING) -> Experiment:
+    page = folder / "twice.py"
+    page.write_text(text)
+    sys.modules.pop("experiments.twice", None)
+    return experiment_of(page.resolve())
+
+
+def calls(folder: Path) -> list[str]:
+    return (folder / "twice.py.log").read_text().split()
+
+
+def test_what_was_measured_is_kept_until_its_source_changes(tmp_path: Path) -> None:
+    """Source means that of the function and of whatever it uses; a docstring elsewhere is not that."""
+    outputs = f"outputs={tmp_path}"
+    first = of(measuring(tmp_path), [outputs])
+    assert first.verdicts[0][1].word == "supported" and calls(tmp_path) == ["1,0", "1,1", "2,0", "2,1"]
+    of(measuring(tmp_path, MEASURING.replace("Theory.", "More theory.")), [outputs])
+    of(measuring(tmp_path), [outputs, "size=2"])
+    assert len(calls(tmp_path)) == 4
+    of(measuring(tmp_path), [outputs, "model.size=3"])
+    assert calls(tmp_path)[4:] == ["3,0", "3,1"]
+    changed = of(measuring(tmp_path, MEASURING.replace("FACTOR = 2", "FACTOR = 3")), [outputs])
+    assert len(calls(tmp_path)) == 10 and changed.verdicts[0][1].word == "refuted"
+    assert "at most 1 off" in changed.verdicts[0][1].measured
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["widht=3"], r"^widht=3: twice has no setting widht; allowed: seeds, size, outputs$"),
+        (["seeds=0"], r"^seeds=0: allowed: a whole number, 1 or more$"),
+        (["seeds"], r"^seeds: not understood; write key=value, for example seeds=10$"),
+    ],
+)
+def test_a_wrong_word_is_told(words: list[str], line: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=line):
+        of(measuring(tmp_path), [*words, f"outputs={tmp_path}"])
+
+
+def test_a_wrong_word_for_a_sweep_is_told_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^model\.width=-3: allowed: "):
+        of(experiment_of(PAGE), ["model.width=-3", f"outputs={tmp_path}"])
+    assert not (tmp_path / "lab").exists()
+
+
+def test_a_place_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'5:1' is no place in the notes; write 3:337"):
+        Experiment("x.py", "").claim("0:20 5:1", "", measures="", criterion="")
+
+
+def test_several_processes_do_the_same(result: Result, tmp_path: Path) -> None:
+    """Bit by bit the same numbers."""
+    words = [*SMALL, "model.depth=2", f"outputs={tmp_path}"]
+    found = of(result.experiment, words, jobs_at_once=2)
+    kept = result.runs.of("model.depth=2")
+    assert [run.profile("delta_rms") for run in found.runs] == [run.profile("delta_rms") for run in kept]
