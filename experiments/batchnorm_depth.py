@@ -23,8 +23,8 @@ lab = Experiment(
     __file__,
     __doc__,
     sweeps=["batchnorm_depth", "batchnorm_depth_batch", "batchnorm_depth_training"],
-    quick="seeds=1 activation=sigmoid,relu model.depth=5 optimizer.lr=0.1 normalization=none,batch"
-    " train.batch_size=32 train.max_steps=1",
+    quick="seeds=1 activation=relu initializer.gain=1 model.depth=5 optimizer.lr=0.1 train.batch_size=32"
+    " train.max_steps=1",
 )
 RELU = math.sqrt(math.pi / (math.pi - 1))
 NORMS = {
