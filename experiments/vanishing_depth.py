@@ -277,16 +277,13 @@ def picture(runs: Runs) -> Figure:
     left = deep(runs, "initializer=xavier_normal activation=sigmoid,tanh,relu,abs,softsign")
     right = deep(runs, "activation=relu")
     return lines(
-        {"Xavier's weights": left.by("activation"), "ReLU": right.by("initializer")},
+        {"delta_rms, Xavier's weights": left.by("activation"), "delta_rms, ReLU": right.by("initializer")},
         lambda run: [x / run.profile("delta_rms")[-2] for x in run.profile("delta_rms")[:-1]],
         theory={
-            "sigmoid": 0.25,
-            "relu": math.sqrt(1 / 2),
-            "kaiming_normal": 1.0,
-            "pytorch_default": math.sqrt(1 / 6),
+            "delta_rms, Xavier's weights": {"sigmoid": 0.25, "relu": math.sqrt(1 / 2)},
+            "delta_rms, ReLU": {"kaiming_normal": 1.0, "pytorch_default": math.sqrt(1 / 6)},
         },
-        says=("delta_rms", "relative to the last hidden layer"),
-        x="hidden layer",
+        means="relative to the last hidden layer",
     )
 
 

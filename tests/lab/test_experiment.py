@@ -108,7 +108,10 @@ def test_swapping_two_arms_changes_the_verdict(result: Result) -> None:
     assert word(result, "sigmoid-vanishes") == "supported" and word(result, "relu-vanishes") == "refuted"
     assert word(result, "sigmoid-vanishes", swapped) == "refuted"
     assert word(result, "relu-vanishes", swapped) == "supported"
-    assert word(result, "relu-alleviates") == "supported" and word(result, "relu-alleviates", swapped) == "refuted"
+    assert (
+        word(result, "relu-alleviates") == "supported"
+        and word(result, "relu-alleviates", swapped) == "refuted"
+    )
 
 
 def test_runs_that_are_missing_decide_nothing(result: Result) -> None:
