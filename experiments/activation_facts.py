@@ -528,7 +528,7 @@ def picture(runs: Runs) -> Figure:
             axis.set_ylim(foot, top)
             if row == 2:
                 most = max(map(abs, ys))
-                said = f"up to {most:.3g}" if most else "0 on both sides"
+                said = f"up to {most:.3g}" if most else "0"
                 axis.text(0.6, 1.6, said, color=BLUE, weight="bold")
             axis.set_title(f"{name}: {label}" if row == 0 else label, loc="left", weight="bold")
             axis.set_xlabel("z" if row == 2 else "", color=GREY)
