@@ -99,7 +99,7 @@ def over(factor: str, verdicts: Mapping[object, Verdict]) -> Verdict:
         factor_at, where = factor, crossing or _grouped(dict.fromkeys(words, ""), words)
         factor = f"{factor}, {crossing}" if crossing else factor
     numbers = {value: _short(verdict) for value, verdict in verdicts.items()}
-    said = f"by {factor}: {_grouped(numbers, words)} ({_count(seeds)} each)"
+    said = f"by {factor}: {_grouped(numbers, words)}{_each(seeds)}"
     return Verdict(word, said, seeds, factor=factor_at, crossing=where)
 
 
@@ -117,7 +117,12 @@ def all_of(verdicts: Mapping[str, Verdict]) -> Verdict:
     factors = [verdict for verdict in verdicts.values() if word == verdict.word == DEPENDS]
     factor, crossing = (factors[0].factor, factors[0].crossing) if factors else (None, None)
     seeds = _fewest(verdicts)
-    return Verdict(word, f"{said} ({_count(seeds)} each)", seeds, factor=factor, crossing=crossing)
+    return Verdict(word, f"{said}{_each(seeds)}", seeds, factor=factor, crossing=crossing)
+
+
+def _each(seeds: int) -> str:
+    """What is computed and not drawn at random has none."""
+    return f" ({_count(seeds)} each)" if seeds else ""
 
 
 def _short(verdict: Verdict) -> str:

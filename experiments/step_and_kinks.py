@@ -1,0 +1,235 @@
+"""Must an activation be differentiable?
+
+The chain rule multiplies by f'(z), so that has to be a number, and one that says something:
+
+    step       f' = 0 wherever there is one: all that lies below it gets a gradient of exactly 0
+    step_ste   a step forward; backward its slope is taken as 1 for |z| < 1, straight through
+    relu, abs  a kink at z = 0, on either side a slope; PyTorch takes 0 at the kink itself
+
+A kink is one number out of all that z can be: for weights drawn at random the probability to meet it is 0,
+and in float32 some 1e-8. What matters is not that f' is there everywhere but that it is not 0 everywhere.
+"""
+
+import math
+from statistics import fmean
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from dlexp.lab import Experiment, Runs, Verdict, all_of, at_least, at_most, identity, over
+from dlexp.lab.draw import panels
+from dlexp.plots.style import GREY, WORD_COLOURS, beside, say_y, share
+
+lab = Experiment(__file__, __doc__, quick="seeds=1 optimizer.lr=0.003 train.epochs=1")
+KINKED = ("relu", "leaky_relu", "abs", "hardtanh")  # at 0, hardtanh at -1 and 1
+EPSILON = 1e-3
+
+
+def trained(seed: int, activation: str, epochs: int, lr: float) -> dict[str, Any]:
+    """A network of two hidden layers of 64 units on digits, PyTorch's start, Adam."""
+    import torch
+    from sklearn.datasets import load_digits
+    from torch import nn
+
+    from dlexp.build.activations import Step, StepStraightThrough
+
+    def nudged(z: torch.Tensor) -> torch.Tensor:
+        """A zero gets a small fraction before the absolute value is taken."""
+        return (z + EPSILON * (z == 0)).abs()
+
+    def smoothed(z: torch.Tensor) -> torch.Tensor:
+        return (z**2 + EPSILON**2).sqrt()
+
+    own = {"step": Step(), "step_ste": StepStraightThrough(), "nudged": nudged, "smoothed": smoothed}
+    f = own.get(activation) or getattr(nn.functional, activation, None) or getattr(torch, activation)
+    torch.manual_seed(seed)
+    layers = nn.ModuleList([nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)])
+    start = layers[0].weight.detach().clone()
+    data = load_digits()
+    x, y = torch.tensor(data.data / 16, dtype=torch.float32) * 2 - 1, torch.tensor(data.target)
+    order = torch.randperm(len(x))
+    training, rest = order[:1500], order[1500:]
+    at_kink, count = 0, 0
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        nonlocal at_kink, count
+        a = x[batch]
+        for layer in layers[:2]:
+            z = layer(a)
+            at_kink, count = at_kink + int((z.abs() == (activation == "hardtanh")).sum()), count + z.numel()
+            a = f(z)
+        return layers[2](a)
+
+    optimizer = torch.optim.Adam(layers.parameters(), lr=lr)
+    for _ in range(epochs):
+        for batch in training[torch.randperm(len(training))].split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(forward(batch), y[batch]).backward()
+            optimizer.step()
+    right = forward(rest).argmax(1) == y[rest]
+    return {
+        "moved": float((layers[0].weight - start).detach().abs().max()),
+        "at a kink": at_kink / count,
+        "accuracy": float(right.float().mean()),
+        "weights": torch.cat([p.detach().flatten() for p in layers.parameters()]),
+    }
+
+
+@lab.measure(activation=["step", "step_ste", *KINKED, "tanh"], epochs=20, seeds=5)
+def first_layer(seed: int, activation: str, epochs: int) -> dict[str, float]:
+    """How far the farthest weight of the first layer moves in training, and how many z are at a kink."""
+    return {key: x for key, x in trained(seed, activation, epochs, 0.003).items() if key != "weights"}
+
+
+@lab.measure(at_zero=["nudged", "smoothed"], epochs=20, seeds=5)
+def with_epsilon(seed: int, at_zero: str, epochs: int) -> dict[str, float]:
+    """abs, trained from the same start with a small number added: to a zero, or under a root to each z."""
+    plain, other = (trained(seed, activation, epochs, 0.003) for activation in ("abs", at_zero))
+    return {
+        "gain": other["accuracy"] - plain["accuracy"],
+        "weights differ": float((plain["weights"] - other["weights"]).abs().max()),
+    }
+
+
+def short_of_tanh(runs: Runs) -> dict[str, dict[int, float]]:
+    """Activation -> by how much its test accuracy differs from tanh's, each at its best learning rate."""
+    best = runs.part("step_and_kinks").best().by("activation")
+    found = {word: own.values("accuracy/test") for word, own in best.items()}
+    tanh = found.pop("tanh", {})
+    return {
+        word: {seed: x - tanh.get(seed, math.nan) for seed, x in own.items()} for word, own in found.items()
+    }
+
+
+@lab.claim(
+    "3:262",
+    "An activation must be differentiable, for the chain rule needs its derivative.",
+    measures="test accuracy minus tanh's, where there is not a derivative everywhere; best rate of Adam",
+    criterion="<= -0.1 for each of them",
+)
+def must_be_differentiable(runs: Runs) -> Verdict:
+    """A kink costs nothing. A slope of 0 everywhere costs all that lies below it; and not even that needs a
+    differentiable function: with a made-up slope on the way back, a step learns as well as tanh.
+    """
+    return over("activation", {word: at_most(own, -0.1) for word, own in short_of_tanh(runs).items()})
+
+
+@lab.claim(
+    "3:262",
+    "Theory: a kink is never met, so it does no harm.",
+    measures="share of z exactly at a kink in 20 epochs; test accuracy minus tanh's, best rate",
+    criterion="<= 1e-6; >= -0.03 for each activation with a kink",
+)
+def kinks_do_no_harm(runs: Runs) -> Verdict:
+    arms = runs.part("first_layer").by("activation").items()
+    found = {
+        f"{word}, z at it": at_most(own.values("at a kink"), 1e-6) for word, own in arms if word in KINKED
+    }
+    short = short_of_tanh(runs).items()
+    return all_of(found | {word: at_least(own, -0.03) for word, own in short if word in KINKED})
+
+
+@lab.claim(
+    "3:262",
+    "Theory: below a step nothing moves.",
+    measures="how far the farthest weight of the first layer moves in 20 epochs",
+    criterion="exactly 0",
+)
+def below_a_step(runs: Runs) -> Verdict:
+    """What a network with steps knows, its last layer learned, from features that were drawn at random."""
+    return identity(runs.part("first_layer").of("activation=step").values("moved"), 0.0)
+
+
+@lab.claim(
+    "2:19-20",
+    "Continuity must be added to the step: then it is differentiable.",
+    measures="test accuracy of steps minus tanh's, best rate, by the slope taken on the way back",
+    criterion="<= -0.1: without continuity it does not learn",
+)
+def continuity_is_needed(runs: Runs) -> Verdict:
+    """What goes forward may jump. It is the way back that needs a slope, and takes one that is not the
+    function's own.
+    """
+    slopes = {"step": "0, its own", "step_ste": "1 near the threshold"}
+    found = {slopes[word]: at_most(own, -0.1) for word, own in short_of_tanh(runs).items() if word in slopes}
+    return over("slope", found)
+
+
+@lab.claim(
+    "2:14-15",
+    "What inner layers should output is not known, so the cost must be changed.",
+    measures="how far the farthest weight of the first layer moves under the cost of the outputs alone",
+    criterion="<= 1e-6: with the cost left as it is, inner layers do not learn",
+)
+def cost_must_change(runs: Runs) -> Verdict:
+    """Two garbled lines, read so: inner layers have no targets of their own. That was the trouble of networks
+    of perceptrons, whose units are steps. What was changed was not the cost but the activation: with a slope,
+    the chain rule tells each hidden unit what it should have done.
+    """
+    arms = runs.part("first_layer").by("activation").items()
+    return over("activation", {word: at_most(own.values("moved"), 1e-6) for word, own in arms})
+
+
+@lab.claim(
+    "3:249",
+    "With abs, add a small fraction to a zero input to make it differentiable.",
+    measures="test accuracy with 0.001 added minus that without, same start: to zeros, or sqrt(z² + 0.001²)",
+    criterion=">= 0.01: it is needed",
+)
+def abs_needs_epsilon(runs: Runs) -> Verdict:
+    """No z is ever 0, so the first changes nothing (see below), and PyTorch would have a number at 0 anyway.
+    The second does what the sentence wants, a function that is differentiable everywhere, and gains nothing.
+    """
+    arms = runs.part("with_epsilon").by("at_zero").items()
+    return over("where", {word: at_least(own.values("gain"), 0.01) for word, own in arms})
+
+
+@lab.claim(
+    "3:249",
+    "Theory: adding a small fraction to zeros changes no bit of the trained network.",
+    measures="largest difference of a weight after 20 epochs from the same start",
+    criterion="exactly 0",
+)
+def not_one_bit(runs: Runs) -> Verdict:
+    return identity(runs.part("with_epsilon").of("at_zero=nudged").values("weights differ"), 0.0)
+
+
+@lab.picture(
+    "Left: the slope that the way back multiplies by. Right: how far it moves the first layer in 20 epochs of"
+    " Adam (rate 0.003), and the test accuracy at the best rate; a dot for each seed."
+)
+def picture(runs: Runs) -> Figure:
+    figure, (left, right) = panels(2)
+    best = runs.part("step_and_kinks").best().by("activation")
+    zs = [i / 50 for i in range(-150, 151)]
+    slopes = {
+        "step": lambda z: 0 * z,
+        "step_ste": lambda z: float(abs(z) < 1),
+        "relu": lambda z: float(z > 0),
+        "abs": lambda z: math.copysign(1, z),
+        "tanh": lambda z: 1 - math.tanh(z) ** 2,
+    }
+    words, named = [], []
+    for i, (word, own) in enumerate(runs.part("first_layer").by("activation").items()):
+        colour = [*WORD_COLOURS, GREY][i % 8]
+        if word in slopes:  # drawn a little apart
+            ys = [slopes[word](z) + 0.02 * (i - 3) for z in zs]
+            left.plot(zs, ys, color=colour, lw=1.6)
+            named.append((ys[-1], word, colour))
+        accuracy = best[word].values("accuracy/test") if word in best else {}
+        both = [(x, accuracy[seed]) for seed, x in own.values("moved").items() if seed in accuracy]
+        right.plot([x for x, _ in both], [y for _, y in both], "o", color=colour, ms=5, alpha=0.8)
+        if both:
+            words.append((fmean(y for _, y in both), word, colour))
+    beside(left, [(share(left, y), word, colour) for y, word, colour in named])
+    say_y(left, "f'", "as the way back has it")
+    left.set_xlabel("z", color=GREY)
+    say_y(right, "accuracy/test", "at the best learning rate")
+    right.set_xlabel("farthest move of a weight of the first layer", color=GREY)
+    right.set_ylim(top=1.0)
+    beside(right, [(share(right, y), word, colour) for y, word, colour in words])
+    return figure
+
+
+if __name__ == "__main__":
+    lab.main()
