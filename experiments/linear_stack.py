@@ -23,7 +23,7 @@ lab = Experiment(
     __file__,
     __doc__,
     sweeps=["linear_stack", "linear_stack_gain"],
-    quick="seeds=1 data=gate optimizer.lr=0.01 train.epochs=1 model.width=16 steps=5 blocks=1",
+    quick="seeds=1 data=gate optimizer.lr=0.01 train.epochs=1 steps=5 blocks=1",
 )
 BENT, REAL = ("moons", "gate"), ("digits", "digits_shifted", "breast_cancer", "wine")
 COUNTED = ("moons", "gaussians", "digits", "digits_shifted")  # 150 test samples or more: 0.01 can be told
