@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from dlexp.lab.runs import Run, Runs
@@ -14,53 +15,62 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, HEIGHT = 4.9, 3.6  # of a panel, inches
+WIDTH, HEIGHT = 2.9, 3.6  # of a panel, inches
+Profile = Callable[[Run], Sequence[float]]
 
 
-def panels(count: int) -> tuple[Figure, Sequence[Axes]]:
-    """A row of panels with room for words on the right of each."""
+def panels(
+    count: int, *, left: float = 0.7, right: float = 1.5, across: float = 2.1
+) -> tuple[Figure, Sequence[Axes]]:
+    """A row of panels, by default with room for words on the right of each.
+
+    Args:
+        left, right: margins in inches.
+        across: inches between panels.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH * count, HEIGHT))
+    figure = Figure(figsize=(left + right + across * (count - 1) + WIDTH * count, HEIGHT))
     axes = [figure.add_subplot(1, count, i + 1) for i in range(count)]
-    inches(figure, left=0.7, right=1.5, top=0.75, bottom=0.55, columns=count, across=2.1)
+    inches(figure, left=left, right=right, top=0.75, bottom=0.55, columns=count, across=across)
     return figure, axes
 
 
 def lines(
     groups: Mapping[str, Mapping[str, Runs]],
-    profile: Callable[[Run], Sequence[float]],
+    profile: Profile | Mapping[str, Profile],
     *,
-    says: tuple[str, str],
-    x: str,
-    theory: Mapping[str, float] | None = None,
+    means: str = "",
+    x: str = "hidden layer",
+    theory: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure:
     """A panel for each group, in it a line over depth for each arm: the geometric mean over seeds.
 
     Args:
         groups: title -> label -> the runs of an arm.
-        profile: the numbers of a run, a layer each.
-        says: what is shown, and what that means.
-        theory: label -> the factor per layer on the way back, drawn dashed from the last layer on.
+        profile: the numbers of a run, a layer each; one function for all panels, or one for each title.
+        means: what the numbers mean, below the titles.
+        theory: title -> label -> the factor per layer on the way back, drawn dashed from the last layer on.
     """
     figure, axes = panels(len(groups))
-    found = [
-        {label: _mean([profile(run) for run in runs]) for label, runs in group.items()}
-        for group in groups.values()
-    ]
-    found = [{label: ys for label, ys in means.items() if any(y > 0 for y in ys)} for means in found]
-    ends = limits([[y for ys in means.values() for y in ys if math.isfinite(y)] for means in found])
-    for axis, title, means, (low, high) in zip(axes, groups, found, ends, strict=True):
+    found: list[dict[str, list[float]]] = []
+    for title, group in groups.items():
+        own = profile if callable(profile) else profile[title]
+        centres = {label: _mean([own(run) for run in runs]) for label, runs in group.items()}
+        found.append({label: ys for label, ys in centres.items() if any(y > 0 for y in ys)})
+    ends = limits([[y for ys in arms.values() for y in ys if math.isfinite(y)] for arms in found])
+    for axis, title, arms, (low, high) in zip(axes, groups, found, ends, strict=True):
         decades(axis, low, high)
         words: list[tuple[float, str, Any]] = []
-        for colour, (label, ys) in zip(WORD_COLOURS, means.items(), strict=False):
+        for colour, (label, ys) in zip(cycle(WORD_COLOURS), arms.items(), strict=False):
             xs = range(1, len(ys) + 1)
             axis.plot(xs, ys, "o-", color=colour, ms=3, lw=1.4)
-            if theory and label in theory:
-                slope = [ys[-1] * theory[label] ** (len(ys) - i) for i in xs]
-                axis.plot(xs, slope, "--", color=BLACK, lw=1, alpha=0.7)
+            if label in (theory or {}).get(title, {}):
+                factor = (theory or {})[title][label]
+                slope = [ys[-1] * factor ** (len(ys) - i) for i in xs]
+                axis.plot(xs, slope, "--", color=BLACK, lw=1.2, alpha=0.8)
             words.append((share(axis, ys[0]), label, colour))
-        say_y(axis, f"{title}: {says[0]}", says[1])
+        say_y(axis, title, means)
         axis.set_xlabel(x, color=GREY)
         axis.invert_xaxis()  # the error comes from the outputs; its lines end where they are named
         beside(axis, words)
@@ -92,7 +102,7 @@ def along(
     for height in marks:
         axis.axhline(height, color=GREY, ls=":", lw=1)
     drawn = []
-    for colour, (label, points) in zip(WORD_COLOURS, groups.items(), strict=False):
+    for colour, (label, points) in zip(cycle(WORD_COLOURS), groups.items(), strict=False):
         xs = sorted(points)
         means = [_centre(points[value], geometric=log[1]) for value in xs]
         axis.plot(xs, means, "-", color=colour, lw=1.4)

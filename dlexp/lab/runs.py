@@ -146,6 +146,14 @@ class Runs(Sequence[Run]):
             )
         return arms[0].values(what) if arms else {}
 
+    def largest(self, what: str | Callable[[Run], float]) -> dict[int, float]:
+        """Seed -> the largest number of any arm; nan if one of them has none."""
+        found: dict[int, list[float]] = {}
+        for arm in self.arms():
+            for seed, x in arm.values(what).items():
+                found.setdefault(seed, []).append(x)
+        return {seed: math.nan if any(map(math.isnan, xs)) else max(xs) for seed, xs in found.items()}
+
     def best(self, key: str = "optimizer.lr", by: str = "accuracy/validation") -> Runs:
         """Of each arm the runs at the value of `key`, a learning rate say, that is best on validation.
 
@@ -171,4 +179,4 @@ def _merit(numbers: Sequence[float], sign: int) -> tuple[bool, float]:
 
 
 def _fits(asked: str | None, wanted: Sequence[str]) -> bool:
-    return asked is not None and any(same(asked, value) for value in wanted)
+    return asked is not None and any(same(asked.lower(), value.lower()) for value in wanted)

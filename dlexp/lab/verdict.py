@@ -13,6 +13,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dlexp.report.numbers import compact
 
@@ -55,8 +56,9 @@ def near(values: Seeds, theory: float, within: float) -> Verdict:
     def agrees(x: float) -> bool:
         return abs(x - theory) <= within * abs(theory)
 
-    asked = f"theory: {compact(theory)} within {within:.3g} of it"
-    return _tally(values, agrees, lambda x: not agrees(x), asked)
+    found = _tally(values, agrees, lambda x: not agrees(x), f"asked: within {within:.0%}")
+    number, bracket, rest = found.measured.partition(" (")
+    return replace(found, measured=f"{number}, theory {compact(theory)}{bracket}{rest}")
 
 
 def exceeds(one: Seeds, other: Seeds, by: float) -> Verdict:
@@ -89,34 +91,51 @@ def over(factor: str, verdicts: Mapping[object, Verdict]) -> Verdict:
     if not verdicts:
         return Verdict(INCONCLUSIVE, "no runs")
     words = {value: verdict.word for value, verdict in verdicts.items()}
-    seeds = min(verdict.seeds for verdict in verdicts.values())
-    found = [word for word in WORDS if word in words.values()]
-    numbers = {value: verdict.measured.partition(" (")[0] for value, verdict in verdicts.items()}
-    said = "; ".join(
-        f"{word} at {', '.join(f'{value} ({numbers[value]})' for value in words if words[value] == word)}"
-        for word in found
-    )
-    if SUPPORTED in found and REFUTED in found:
-        where = _crossing(words)
-        measured = f"by {factor}{f', {where}' if where else ''}: {said} ({_count(seeds)} each)"
-        names = "; ".join(f"{w} at {', '.join(str(v) for v in words if words[v] == w)}" for w in found)
-        return Verdict(DEPENDS, measured, seeds, factor=factor, crossing=where or names)
-    word = found[0] if len(found) == 1 else INCONCLUSIVE
-    return Verdict(word, f"by {factor}: {said} ({_count(seeds)} each)", seeds)
+    found, seeds = set(words.values()), _fewest(verdicts)
+    where = factor_at = None
+    word = found.pop() if len(found) == 1 else INCONCLUSIVE
+    if {SUPPORTED, REFUTED} <= found:
+        word, crossing = DEPENDS, _crossing(words)
+        factor_at, where = factor, crossing or _grouped(dict.fromkeys(words, ""), words)
+        factor = f"{factor}, {crossing}" if crossing else factor
+    numbers = {value: _short(verdict) for value, verdict in verdicts.items()}
+    said = f"by {factor}: {_grouped(numbers, words)} ({_count(seeds)} each)"
+    return Verdict(word, said, seeds, factor=factor_at, crossing=where)
 
 
 def all_of(verdicts: Mapping[str, Verdict]) -> Verdict:
     """A claim with several parts: supported if each part is, refuted if one is refuted."""
     if not verdicts:
         return Verdict(INCONCLUSIVE, "no runs")
-    found = {verdict.word for verdict in verdicts.values()}
-    word = SUPPORTED if found == {SUPPORTED} else REFUTED if REFUTED in found else INCONCLUSIVE
-    if DEPENDS in found and REFUTED not in found:
-        word = DEPENDS
-    said = "; ".join(f"{name}: {v.measured} [{v.word}]" for name, v in verdicts.items())
-    factors = [v for v in verdicts.values() if v.word == DEPENDS]
-    factor, crossing = (factors[0].factor, factors[0].crossing) if word == DEPENDS else (None, None)
-    return Verdict(word, said, min(v.seeds for v in verdicts.values()), factor=factor, crossing=crossing)
+    words = {name: verdict.word for name, verdict in verdicts.items()}
+    found = set(words.values())
+    word = next((word for word in (REFUTED, DEPENDS, INCONCLUSIVE) if word in found), SUPPORTED)
+    if word == DEPENDS and INCONCLUSIVE in found:
+        word = INCONCLUSIVE
+    numbers = {name: _short(verdict) for name, verdict in verdicts.items()}
+    said = _grouped(numbers, words) if len(found) > 1 else "; ".join(f"{k}: {v}" for k, v in numbers.items())
+    factors = [verdict for verdict in verdicts.values() if word == verdict.word == DEPENDS]
+    factor, crossing = (factors[0].factor, factors[0].crossing) if factors else (None, None)
+    seeds = _fewest(verdicts)
+    return Verdict(word, f"{said} ({_count(seeds)} each)", seeds, factor=factor, crossing=crossing)
+
+
+def _short(verdict: Verdict) -> str:
+    """Its numbers without seeds and criterion, which are told once for all of them."""
+    return verdict.measured.partition(" (")[0]
+
+
+def _fewest(verdicts: Mapping[Any, Verdict]) -> int:
+    return min(verdict.seeds for verdict in verdicts.values())
+
+
+def _grouped(numbers: Mapping[Any, str], words: Mapping[Any, str]) -> str:
+    """E.g. "supported at 1 (0.98), 2 (0.97); refuted at 5 (0.1)"."""
+    groups = []
+    for word in [word for word in WORDS if word in words.values()]:
+        own = [f"{value} ({x})" if x else str(value) for value, x in numbers.items() if words[value] == word]
+        groups.append(f"{word} at {', '.join(own)}")
+    return "; ".join(groups)
 
 
 def spread_of(values: Iterable[float]) -> str:
@@ -126,7 +145,8 @@ def spread_of(values: Iterable[float]) -> str:
     missing = len(numbers) - len(known)
     more = f", {missing} without a number" if missing else ""
     if not known:
-        return f"no number{more if numbers else ''}"
+        infinite = [x for x in numbers if math.isinf(x)]
+        return f"{infinite[0]:+}" if infinite == numbers != [] else f"no number{more if numbers else ''}"
     spread = f" ± {compact(statistics.stdev(known))}" if len(known) > 1 else ""
     return f"{compact(statistics.fmean(known))}{spread}{more}"
 

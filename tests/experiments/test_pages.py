@@ -1,4 +1,4 @@
-"""Every page of the notebook runs, judges each of its claims, and has all that the notes say of its subject."""
+"""Every page of the notebook runs, judges its claims, and has all that the notes say of its subject."""
 
 from __future__ import annotations
 

@@ -108,7 +108,10 @@ def test_swapping_two_arms_changes_the_verdict(result: Result) -> None:
     assert word(result, "sigmoid-vanishes") == "supported" and word(result, "relu-vanishes") == "refuted"
     assert word(result, "sigmoid-vanishes", swapped) == "refuted"
     assert word(result, "relu-vanishes", swapped) == "supported"
-    assert word(result, "relu-alleviates") == "supported" and word(result, "relu-alleviates", swapped) == "refuted"
+    assert (
+        word(result, "relu-alleviates") == "supported"
+        and word(result, "relu-alleviates", swapped) == "refuted"
+    )
 
 
 def test_runs_that_are_missing_decide_nothing(result: Result) -> None:
@@ -178,6 +181,16 @@ def test_what_was_measured_is_kept_until_its_source_changes(tmp_path: Path) -> N
 def test_a_wrong_word_is_told(words: list[str], line: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=line):
         of(measuring(tmp_path), [*words, f"outputs={tmp_path}"])
+
+
+def test_of_names_a_measuring_function_is_given_those_it_knows(tmp_path: Path) -> None:
+    """Beside a sweep, that is; an experiment that only measures refuses others."""
+    tasks = experiment_of(PAGE).tasks(["activation=abs,relu", "seed=0"], tmp_path)
+    assert {task.read().words["activation"] for task in tasks if task.page} == {"relu"}
+    assert {task.read().words["activation"] for task in tasks if not task.page} == {"abs", "relu"}
+    named = measuring(tmp_path, MEASURING.replace("size=[1, 2]", 'size=["1", "2"]'))
+    with pytest.raises(UserError, match=r"^size=3: twice measures 1, 2$"):
+        named.tasks(["size=3"], tmp_path)
 
 
 def test_a_wrong_word_for_a_sweep_is_told_before_anything_runs(tmp_path: Path) -> None:

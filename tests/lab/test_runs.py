@@ -21,10 +21,24 @@ def run(words: str, accuracy: float | None = None, status: str = "finished", **s
 
 SWEPT = Runs(
     [
-        run(f"activation={a} optimizer.lr={lr} seed={seed}", accuracy, "diverged" if accuracy is None else "finished")
+        run(
+            f"activation={a} optimizer.lr={lr} seed={seed}",
+            accuracy,
+            "diverged" if accuracy is None else "finished",
+        )
         for a, lr, seed, accuracy in (
-            *(("relu", "0.1", 0, 0.90), ("relu", "0.1", 1, 0.92), ("relu", "1", 0, 0.99), ("relu", "1", 1, None)),
-            *(("tanh", "0.1", 0, 0.70), ("tanh", "0.1", 1, 0.70), ("tanh", "1", 0, 0.95), ("tanh", "1", 1, 0.97)),
+            *(
+                ("relu", "0.1", 0, 0.90),
+                ("relu", "0.1", 1, 0.92),
+                ("relu", "1", 0, 0.99),
+                ("relu", "1", 1, None),
+            ),
+            *(
+                ("tanh", "0.1", 0, 0.70),
+                ("tanh", "0.1", 1, 0.70),
+                ("tanh", "1", 0, 0.95),
+                ("tanh", "1", 1, 0.97),
+            ),
         )
     ]
 )
@@ -32,7 +46,9 @@ SWEPT = Runs(
 
 def test_words_choose() -> None:
     """Swept keys, keys of the configuration, several values, other spellings of a number."""
-    assert len(SWEPT.of("activation=relu")) == 4 and len(SWEPT.of("activation=relu,tanh optimizer.lr=1e-1")) == 4
+    assert (
+        len(SWEPT.of("activation=relu")) == 4 and len(SWEPT.of("activation=relu,tanh optimizer.lr=1e-1")) == 4
+    )
     assert len(SWEPT.of("model.width=64")) == 8 and len(SWEPT.of("model.width=32")) == 0
     assert len(SWEPT.part("main")) == 8 and len(SWEPT.part("other")) == 0
     with pytest.raises(UserError, match=r"^activaton=relu: no run of this experiment has activaton$"):

@@ -6,7 +6,18 @@ import math
 
 import pytest
 
-from dlexp.lab.verdict import Verdict, all_of, at_least, at_most, exceeds, fact, identity, near, over, spread_of
+from dlexp.lab.verdict import (
+    Verdict,
+    all_of,
+    at_least,
+    at_most,
+    exceeds,
+    fact,
+    identity,
+    near,
+    over,
+    spread_of,
+)
 
 NAN = math.nan
 
@@ -89,9 +100,14 @@ YES, NO, UNCLEAR = (
 def test_over_a_factor_it_depends_where_the_sign_changes() -> None:
     """With the crossing where it changes once along numbers, with names where there is no order."""
     found = over("depth", {"1": YES, "2": YES, "5": NO, "20": NO})
-    assert (found.word, found.factor, found.crossing) == ("depends", "depth", "supported up to 2, refuted from 5 on")
+    assert (found.word, found.factor, found.crossing) == (
+        "depends",
+        "depth",
+        "supported up to 2, refuted from 5 on",
+    )
     assert found.measured == (
-        "by depth, supported up to 2, refuted from 5 on: supported at 1 (2), 2 (2); refuted at 5 (0), 20 (0) (3 seeds each)"
+        "by depth, supported up to 2, refuted from 5 on:"
+        " supported at 1 (2), 2 (2); refuted at 5 (0), 20 (0) (3 seeds each)"
     )
     assert over("depth", {"20": NO, "5": NO, "1": YES}).crossing == "supported up to 1, refuted from 5 on"
     named = over("optimizer", {"sgd": YES, "adam": NO})

@@ -1,0 +1,252 @@
+"""What happens to units that start with equal weights, and what really breaks the tie?
+
+Two units of a layer with the same incoming and outgoing weights compute the same, so they get the same
+gradient, so they stay the same:
+
+    dL/dW_i = delta_i x^T,   delta_i = f'(z_i) sum_k v_ki delta_k
+
+equal rows W_i and equal columns v_i make equal delta_i. A layer of N equal units is one unit: W has rank 1.
+With all weights zero it is worse: where f(0) = 0 (tanh, ReLU) both factors of every gradient but that of the
+last bias are zero, nothing moves, and the loss ends at what the shares of the classes give, log 10 = 2.303
+for ten equal ones. What breaks the tie is anything that treats units differently: random weights in any one
+layer, random biases, dropout. A network without hidden units has no tie: its weights meet different inputs.
+"""
+
+import math
+
+from matplotlib.figure import Figure
+
+from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, exceeds, identity, near, over
+from dlexp.lab.draw import panels
+from dlexp.plots.style import BLUE, GREY, say_y
+
+lab = Experiment(
+    __file__,
+    __doc__,
+    sweeps=["symmetry_breaking", "symmetry_breaking_remedies"],
+    quick="seeds=1 activation=tanh optimizer.lr=0.5 train.max_steps=5 steps=20",
+)
+EQUAL = "initializer=constant,zeros"
+
+
+@lab.measure(steps=300, start=["zeros", "random"], seeds=5)
+def logistic(seed: int, start: str, steps: int) -> dict[str, float]:
+    """Logistic regression: is it an even digit? Full batch, rate 0.5."""
+    import torch
+    from sklearn.datasets import load_digits
+
+    images, digits = load_digits(return_X_y=True)
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(seed))[:1200]
+    x = torch.tensor(images, dtype=torch.float64)[order] / 16
+    y = torch.tensor(digits % 2 == 0, dtype=torch.float64)[order]
+    w = torch.zeros(64, dtype=torch.float64)
+    if start == "random":
+        w += 0.1 * torch.randn(64, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    b, first, after_one = torch.zeros((), dtype=torch.float64), torch.sigmoid(x[0] @ w), w
+    for step in range(steps):
+        error = torch.sigmoid(x @ w + b) - y
+        w, b = w - 0.5 * x.T @ error / len(y), b - 0.5 * error.mean()
+        after_one = w if step == 0 else after_one
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(x @ w + b, y)
+    return {"output": float(first), "different": float(after_one.unique().numel()), "loss": float(loss)}
+
+
+def hidden(run: Run, quantity: str) -> float:
+    """Of the hidden layer at the end of training."""
+    found = run.profile(quantity, "last")
+    return found[0] if found else math.nan
+
+
+def difference(run: Run) -> float:
+    return hidden(run, "row_difference")
+
+
+def moved(run: Run) -> float:
+    return hidden(run, "weight_norm")
+
+
+def main_runs(runs: Runs, words: str) -> Runs:
+    return runs.part("symmetry_breaking").of(words)
+
+
+def each(runs: Runs) -> dict[str, Runs]:
+    """Arm by arm, each at one learning rate, named by its other words."""
+    rate = "optimizer.lr"
+    return {", ".join(v for k, v in arm.words.items() if k != rate): Runs(arm.runs) for arm in runs.arms()}
+
+
+def remedy(runs: Runs, words: str) -> Runs:
+    """Equal weights and one thing more."""
+    plain = {"train.batch_size": "all", "optimizer": "sgd", "initializer.bias": "0.0", "dropout": "none"}
+    plain |= dict(word.split("=") for word in words.split())
+    own = runs.part("symmetry_breaking_remedies")
+    return own.of(" ".join(f"{key}={value}" for key, value in plain.items()))
+
+
+def untied(runs: dict[str, Runs]) -> dict[str, Verdict]:
+    return {name: at_least(own.values(difference), 0.1) for name, own in runs.items()}
+
+
+@lab.claim(
+    "0:6 0:7 3:379",
+    "Units that start equal get equal gradients and stay equal for all of training.",
+    measures="largest difference between two rows of W1 after 300 full-batch steps, zeros and constants",
+    criterion="exactly 0, in float32, for each arm",
+)
+def stay_equal(runs: Runs) -> Verdict:
+    arms = main_runs(runs, EQUAL)
+    return identity(arms.largest(difference), 0.0).says(f"any of {len(arms.arms())} arms")
+
+
+@lab.claim(
+    "3:380",
+    "The tie cannot be broken.",
+    measures="largest difference between two rows of W1, relative to the largest row, with one thing"
+    " more than"
+    " equal weights: mini-batches, Adam, random biases, dropout",
+    criterion="0, whatever is added",
+)
+def cannot_be_broken(runs: Runs) -> Verdict:
+    """Neither the order of samples nor another optimizer treats units differently; dropout and random biases
+    do. So weights may start equal, where something else does not.
+    """
+    arms = {
+        "mini-batches": remedy(runs, "initializer=constant train.batch_size=64"),
+        "Adam": remedy(runs, "initializer=constant optimizer=adam"),
+        "random biases": remedy(runs, "initializer=constant initializer.bias=random"),
+        "zeros and random biases": remedy(runs, "initializer=zeros initializer.bias=random"),
+        "dropout": remedy(runs, "initializer=constant dropout=standard"),
+        "zeros and dropout": remedy(runs, "initializer=zeros dropout=standard"),
+    }
+    return over("what is added", {name: at_most(own.values(difference), 0.0) for name, own in arms.items()})
+
+
+@lab.claim(
+    "0:11",
+    "Different random weights break the tie.",
+    measures="largest difference between two rows of W1 after training, relative to the largest row; Xavier",
+    criterion=">= 0.1 for each activation",
+)
+def random_breaks_it(runs: Runs) -> Verdict:
+    return over(
+        "activation", untied(main_runs(runs, "initializer=xavier_normal optimizer.lr=0.5").by("activation"))
+    )
+
+
+@lab.claim(
+    "0:13b",
+    "Never start all units with the same value.",
+    measures="test accuracy, random weights (Xavier) against a constant, each arm at its best rate",
+    criterion="random weights are better by 0.2 or more, for each activation and constant",
+)
+def never_the_same(runs: Runs) -> Verdict:
+    """Thirty-two equal units are one: the effective rank of W1 stays 1."""
+    return against_random(runs, "initializer=constant")
+
+
+@lab.claim(
+    "0:13c",
+    "Never start at zero.",
+    measures="test accuracy, random weights (Xavier) against zeros, each arm at its best rate",
+    criterion="random weights are better by 0.2 or more, for each activation",
+)
+def never_at_zero(runs: Runs) -> Verdict:
+    """Zeros in every layer, that is. Random biases alone make up for zero weights (see above), and a network
+    without hidden units may start there (see below).
+    """
+    return against_random(runs, "initializer=zeros")
+
+
+def against_random(runs: Runs, words: str) -> Verdict:
+    found = {}
+    best = runs.part("symmetry_breaking").best()
+    for name, own in each(best.of(words)).items():
+        random = best.of(f"initializer=xavier_normal activation={own[0].words['activation']}")
+        found[name] = exceeds(random.values("accuracy/test"), own.values("accuracy/test"), by=0.2)
+    return over("start", found)
+
+
+@lab.claim(
+    "3:379",
+    "Theory: with all weights zero and f(0) = 0 nothing but the last bias ever moves.",
+    measures="norm of W1 and b1 after 300 steps; loss on train against log 10",
+    criterion="norm exactly 0, loss within 1 % of 2.303, for tanh and ReLU",
+)
+def zeros_stand_still(runs: Runs) -> Verdict:
+    found = {}
+    for name, own in (
+        main_runs(runs, "initializer=zeros optimizer.lr=0.5 activation=tanh,relu").by("activation").items()
+    ):
+        found[f"{name}, norm"] = identity(own.values(moved), 0.0)
+        found[f"{name}, loss"] = near(own.values("loss/train"), math.log(10), within=0.01)
+    return all_of(found)
+
+
+@lab.claim(
+    "3:382-383a",
+    "Logistic regression does not need random weights: started at zero it learns as well.",
+    measures="loss after 300 steps, zeros against random weights, as a share of the latter",
+    criterion="differs by less than 1 %",
+)
+def logistic_may_start_at_zero(runs: Runs) -> Verdict:
+    own = runs.part("logistic")
+    zero, random = (own.of(f"start={start}").values("loss") for start in ("zeros", "random"))
+    return at_most({seed: abs(zero[seed] / random[seed] - 1) for seed in zero if seed in random}, 0.01)
+
+
+@lab.claim(
+    "3:383b",
+    "Started at zero, logistic regression outputs zero for the first example.",
+    measures="its output before the first update, distance from 0",
+    criterion="0 to rounding (1e-12)",
+)
+def outputs_zero(runs: Runs) -> Verdict:
+    """The weighted sum is zero; the output is sigmoid(0) = 1/2."""
+    return identity(runs.part("logistic").of("start=zeros").values("output"), 1e-12)
+
+
+@lab.claim(
+    "3:383c",
+    "Its derivative depends on x, so after one step the weights differ.",
+    measures="how many different values the 64 weights have after the first step from zero",
+    criterion=">= 2; theory: one for each pixel that is not constant, and one for all that are",
+)
+def weights_differ(runs: Runs) -> Verdict:
+    return at_least(runs.part("logistic").of("start=zeros").values("different"), 2)
+
+
+@lab.picture(
+    "Effective rank of the hidden layer's 32 rows after training, and test accuracy, a dot for each seed"
+    " (tanh)."
+    " One unit's worth, rank 1 (dotted), is what equal weights have for ever; a weight matrix of zeros"
+    " has none."
+)
+def picture(runs: Runs) -> Figure:
+    arms = {
+        "zeros": main_runs(runs, "initializer=zeros activation=tanh optimizer.lr=0.5"),
+        "constant 0.05": remedy(runs, "initializer=constant"),
+        "+ mini-batches": remedy(runs, "initializer=constant train.batch_size=64"),
+        "+ Adam": remedy(runs, "initializer=constant optimizer=adam"),
+        "+ random biases": remedy(runs, "initializer=constant initializer.bias=random"),
+        "+ dropout": remedy(runs, "initializer=constant dropout=standard"),
+        "zeros + random biases": remedy(runs, "initializer=zeros initializer.bias=random"),
+        "random (Xavier)": main_runs(runs, "initializer=xavier_normal activation=tanh optimizer.lr=0.5"),
+    }
+    figure, axes = panels(2, left=2.0, right=0.3, across=0.6)
+    shown = (
+        ("effective rank of W1", lambda run: hidden(run, "effective_rank")),
+        ("test accuracy", "accuracy/test"),
+    )
+    for axis, (title, what) in zip(axes, shown, strict=True):
+        for height, own in enumerate(reversed(arms.values())):
+            values = [0.0 if math.isnan(x) else x for x in own.values(what).values()]
+            axis.plot(values, [height] * len(values), "o", color=BLUE, ms=6, alpha=0.6)
+        axis.axvline(1.0 if what != "accuracy/test" else 0.1, color=GREY, ls=":", lw=1)
+        axis.set_ylim(-0.5, len(arms) - 0.5)
+        axis.set_yticks(range(len(arms)), list(reversed(arms)) if axis is axes[0] else [""] * len(arms))
+        say_y(axis, title, "after 300 steps")
+    return figure
+
+
+if __name__ == "__main__":
+    lab.main()
