@@ -259,7 +259,7 @@ def no_better(runs: Runs, data: tuple[str, ...]) -> dict[str, Verdict]:
         alone = own.of("model=linear").values("accuracy/test")
         for depth, stack in own.of("activation=identity").by("model.depth").items():
             deep = stack.values("accuracy/test")
-            found[f"{name}, depth {depth}"] = at_most(
+            found[f"gained on {name}, depth {depth}"] = at_most(
                 {s: deep[s] - alone.get(s, math.nan) for s in deep}, 0.01
             )
     return found
@@ -336,7 +336,7 @@ def inefficient(runs: Runs) -> Verdict:
 @lab.claim(
     "3:136",
     "The linear activation can lead to vanishing gradients.",
-    measures="share of the error that arrives at the first of 20 hidden layers, by the gain of Xavier's weights",
+    measures="share of the error that arrives at the first of 20 hidden layers, by gain of Xavier's weights",
     criterion="<= 0.01 for each gain",
 )
 def vanishes(runs: Runs) -> Verdict:
