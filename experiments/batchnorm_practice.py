@@ -160,7 +160,7 @@ def at_test(seed: int, steps: int) -> dict[str, float]:
     activation=["sigmoid", "tanh", "relu"], norm=["none", "batch"], rate=[0.1, 0.3, 1], steps=200, seeds=5
 )
 def sooner(seed: int, activation: str, norm: str, rate: float, steps: int) -> dict[str, float]:
-    """Steps until five layers, with He's weights, are right on 0.95 of new samples; a look every five steps."""
+    """Steps until five layers, with He's weights, are right on 0.95 of new samples; asked every 5th."""
     import torch
 
     torch.manual_seed(seed)
