@@ -156,6 +156,26 @@ def at_test(seed: int, steps: int) -> dict[str, float]:
     return found
 
 
+@lab.measure(
+    activation=["sigmoid", "tanh", "relu"], norm=["none", "batch"], rate=[0.1, 0.3, 1], steps=200, seeds=5
+)
+def sooner(seed: int, activation: str, norm: str, rate: float, steps: int) -> dict[str, float]:
+    """Steps until five layers, with He's weights, are right on 0.95 of new samples; asked every 5th."""
+    import torch
+
+    torch.manual_seed(seed)
+    x, y, new, labels = digits(seed)
+    net = network(5, activation, *(["norm"] if norm == "batch" else []))
+    for layer in (m for m in net if isinstance(m, torch.nn.Linear)):
+        torch.nn.init.kaiming_normal_(layer.weight)
+    for step in range(5, steps + 1, 5):
+        train(net.train(), x, y, rate, 5)
+        with torch.no_grad():
+            if float((net.eval()(new).argmax(1) == labels).float().mean()) >= 0.95:
+                return {"steps": step}
+    return {"steps": steps + 5}
+
+
 @lab.measure(norm=["none", "batch"], rate=[0.1, 0.3], steps=300, seeds=5)
 def drift(seed: int, norm: str, rate: float, steps: int) -> dict[str, float]:
     """How far one update of the layers before it moves what the third of five tanh layers is given.
@@ -287,26 +307,24 @@ def gamma_and_beta(runs: Runs) -> Verdict:
 @lab.claim(
     "3:433a",
     "It learns faster.",
-    measures="epochs to 0.95 on validation at the rate where that is soonest, without divided by with it;"
-    " never within 10 epochs counts as 11",
+    measures="steps to 0.95 on new samples at the rate where that is soonest, without divided by with"
+    " it; never within 200 counts as 205",
     criterion="twice as fast, for each activation",
 )
 def faster(runs: Runs) -> Verdict:
     found = {}
-    for word, own in runs.part("batchnorm_practice").by("activation").items():
-        without, with_it = own.of("normalization=none"), own.of(f"{PLACE}=before")
-        ratios = {}
-        for seed in {run.seed for run in own}:
-            soonest = [min(epochs(run) for run in arm if run.seed == seed) for arm in (without, with_it)]
-            ratios[seed] = soonest[0] / soonest[1]
-        found[word] = at_least(ratios, 2)
+    for word, own in runs.part("sooner").by("activation").items():
+        without, with_it = (soonest(own.of(f"norm={norm}")) for norm in ("none", "batch"))
+        ratio = {seed: steps / with_it.get(seed, math.nan) for seed, steps in without.items()}
+        said = f"{spread_of(without.values())} against {spread_of(with_it.values())} steps, ratio"
+        found[word] = at_least(ratio, 2).says(said)
     return over("activation", found)
 
 
-def epochs(run: Run) -> float:
-    """To the target; 11 if it was not reached."""
-    reached = (run.job.summary.get("to_target") or {}).get("epoch")
-    return 11.0 if reached is None else float(reached)
+def soonest(runs: Runs) -> dict[int, float]:
+    """Steps at the best rate."""
+    rates = [own.values("steps") for own in runs.by("rate").values()]
+    return min(rates, key=lambda steps: sum(steps.values()), default={})
 
 
 @lab.claim(

@@ -164,7 +164,7 @@ def minus(one: dict[int, float], other: dict[int, float]) -> dict[int, float]:
 @lab.claim(
     "1:34 3:97",
     "Activations let a network learn complex patterns, relations that are not linear.",
-    measures="test accuracy of the best network with ReLU or tanh and of the linear model, moons and XOR",
+    measures="test accuracy of the best network with ReLU or tanh minus that of the linear model, moons, XOR",
     criterion="0.05 more on each",
 )
 def learns_bent(runs: Runs) -> Verdict:
@@ -205,7 +205,7 @@ def additive(runs: Runs, activations: tuple[str, ...]) -> Verdict:
 @lab.claim(
     "1:37 3:10",
     "Real relations are not linear; only non-linear activations give accurate results.",
-    measures="test accuracy of the best network with ReLU or tanh and of the linear model, real data",
+    measures="test accuracy of the best network with ReLU or tanh minus that of the linear model, real data",
     criterion="0.01 more on each",
 )
 def real_is_bent(runs: Runs) -> Verdict:

@@ -213,9 +213,9 @@ def perceptron_or_neuron(runs: Runs) -> Verdict:
     criterion="not one that is neither 0 nor 1",
 )
 def zero_or_one(runs: Runs) -> Verdict:
-    """A definition. Such units compute 11 of the 16 functions of two inputs, fewer than a perceptron: all
-    that inhibits does so alike. So two inputs cannot inhibit together only (nand), nor one excite and
-    another, where it is missing, do so too (a or not b).
+    """A definition. Such units compute 11 of the 16 functions of two inputs, fewer than a perceptron, as each
+    input that inhibits is a veto by itself: two cannot veto only together (nand), none can be overruled (a or
+    not b).
     """
     own = list(runs.part("mcculloch_pitts"))
     units, others = (sum(int(run.number(name)) for run in own) for name in ("units", "neither_0_nor_1"))
