@@ -28,7 +28,7 @@ lab = Experiment(
     __file__,
     __doc__,
     sweeps=["batchnorm_practice", "batchnorm_practice_few"],
-    quick="seeds=1 activation=relu optimizer.lr=0.1 train.max_steps=5 steps=20",
+    quick="seeds=1 activation=relu optimizer.lr=0.1 train.max_steps=5 rate=0.1 steps=20",
 )
 GROUPS = ("64", "8", "2", "one class")  # test samples that meet in a batch
 USABLE = 0.8  # test accuracy
