@@ -249,7 +249,7 @@ def multilinear(runs: Runs) -> Verdict:
 )
 def one_matrix(runs: Runs) -> Verdict:
     """Accuracy is compared where 0.01 can be told: not on XOR, where the best linear model says 1/2 of
-    everything, nor on wine and breast_cancer, whose 27 and 85 test samples are too few. That was seen in a first run.
+    everything, nor on wine and breast_cancer, whose 27 and 85 test samples are too few (seen in a first run).
     """
     found = {}
     for arm in runs.part("shape").of("activation=identity").arms():
