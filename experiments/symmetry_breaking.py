@@ -10,15 +10,20 @@ With all weights zero it is worse: where f(0) = 0 (tanh, ReLU) both factors of e
 last bias are zero, nothing moves, and the loss ends at what the shares of the classes give, log 10 = 2.303
 for ten equal ones. What breaks the tie is anything that treats units differently: random weights in any one
 layer, random biases, dropout. A network without hidden units has no tie: its weights meet different inputs.
+
+All this is exact arithmetic. A computer that adds up one unit in another order than the next one makes them
+differ by some 1e-16, and where two units that differ do better than two equal ones, such a difference grows
+exponentially: equal units balance on a ridge.
 """
 
 import math
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, exceeds, identity, near, over
 from dlexp.lab.draw import panels
-from dlexp.plots.style import BLUE, GREY, say_y
+from dlexp.plots.style import BLUE, GREY, WORD_COLOURS, beside, say_y, share
 
 lab = Experiment(
     __file__,
@@ -49,6 +54,67 @@ def logistic(seed: int, start: str, steps: int) -> dict[str, float]:
         after_one = w if step == 0 else after_one
     loss = torch.nn.functional.binary_cross_entropy_with_logits(x @ w + b, y)
     return {"output": float(first), "different": float(after_one.unique().numel()), "loss": float(loss)}
+
+
+@lab.measure(
+    activation=["tanh", "relu", "sigmoid"], kind=["float32", "float64"], width=[32, 33], steps=300, seeds=3
+)
+def rounding(seed: int, activation: str, kind: str, width: int, steps: int) -> dict[str, Any]:
+    """Every weight starts at 0.01."""
+    return by_hand(seed, activation, kind, width, steps, first="constant", second="constant")
+
+
+@lab.measure(
+    activation=["tanh", "relu", "sigmoid"], first=["constant", "zeros", "random"], steps=300, seeds=3
+)
+def one_layer(seed: int, activation: str, first: str, steps: int) -> dict[str, Any]:
+    """The weights of the second layer are random, those of the first one are not, or are."""
+    return by_hand(seed, activation, "float32", 32, steps, first=first, second="random")
+
+
+def by_hand(
+    seed: int, activation: str, kind: str, width: int, steps: int, *, first: str, second: str
+) -> dict[str, Any]:
+    """A net of one hidden layer in a format of one's own: digits, full batch, rate 0.5."""
+    import torch
+    from sklearn.datasets import load_digits
+
+    from dlexp.record.look import differences, effective_rank
+
+    f, dtype = getattr(torch, activation), getattr(torch, kind)
+    generator = torch.Generator().manual_seed(seed)
+    pixels, digits = (torch.from_numpy(a) for a in load_digits(return_X_y=True))
+    order = torch.randperm(len(pixels), generator=generator)
+    x, y = ((pixels - pixels.mean()) / pixels.std()).to(dtype)[order], digits[order]
+
+    def start(how: str, outputs: int, inputs: int) -> torch.Tensor:
+        drawn = torch.randn(outputs, inputs, generator=generator, dtype=torch.float64) / math.sqrt(inputs)
+        drawn = {"zeros": 0 * drawn, "constant": 0 * drawn + 0.01, "random": drawn}[how]
+        return drawn.to(dtype).requires_grad_()
+
+    w1, w2 = start(first, width, 64), start(second, 10, width)
+    b1, b2 = (torch.zeros(n, dtype=dtype, requires_grad=True) for n in (width, 10))
+
+    def loss_of(part: slice) -> tuple[torch.Tensor, float]:
+        outputs = f(x[part] @ w1.T + b1) @ w2.T + b2
+        right = (outputs.argmax(dim=1) == y[part]).double().mean()
+        return torch.nn.functional.cross_entropy(outputs, y[part]), float(right)
+
+    found = []
+    for step in range(steps + 1):
+        if step % 10 == 0:
+            found.append(float(differences(w1.detach().double())[0]))
+        grads = torch.autograd.grad(loss_of(slice(1200))[0], (w1, b1, w2, b2))
+        with torch.no_grad():
+            for weight, grad in zip((w1, b1, w2, b2), grads, strict=True):
+                weight -= 0.5 * grad
+    rank = effective_rank(w1.detach().double())
+    return {
+        "difference": found[-1],
+        "differences": found,
+        "effective_rank": math.nan if isinstance(rank, str) else rank,  # zeros have none
+        "accuracy": loss_of(slice(1200, None))[1],
+    }
 
 
 def hidden(run: Run, quantity: str) -> float:
@@ -94,8 +160,30 @@ def untied(runs: dict[str, Runs]) -> dict[str, Verdict]:
     criterion="exactly 0, in float32, for each arm",
 )
 def stay_equal(runs: Runs) -> Verdict:
+    """Exactly, with 32 units in float32. The next claim is about other widths and formats."""
     arms = main_runs(runs, EQUAL)
     return identity(arms.largest(difference), 0.0).says(f"any of {len(arms.arms())} arms")
+
+
+@lab.claim(
+    "0:7 3:380",
+    "They stay equal for all of training, whatever the computer.",
+    measures="largest difference between two rows of W1 after 300 full-batch steps from 0.01, relative to the"
+    " largest row, with 32 and 33 units, in float32 and float64",
+    criterion="< 0.1, for each format, width and activation; 0.1 is what counts as broken below",
+)
+def whatever_the_computer(runs: Runs) -> Verdict:
+    """In float64, and in float32 with 33 units, equal units are added up in different orders. They differ by
+    1e-16 and then by a fifth more in each step, until there are two kinds of units and more. With tanh and
+    ReLU 300 steps are enough; the sigmoid's differences grow as well, slower. Which widths and formats are
+    spared depends on processor and library. It is no remedy: accuracy stays far behind that of random
+    weights.
+    """
+    found = {}
+    for arm in runs.part("rounding").arms():
+        name = f"{arm['activation']}, {arm['width']} units, {arm['kind']}"
+        found[name] = at_most(arm.values("difference"), 0.1)
+    return over("width and format", found)
 
 
 @lab.claim(
@@ -131,6 +219,31 @@ def random_breaks_it(runs: Runs) -> Verdict:
     return over(
         "activation", untied(main_runs(runs, "initializer=xavier_normal optimizer.lr=0.5").by("activation"))
     )
+
+
+@lab.claim(
+    "0:11 0:13b",
+    "Theory: random weights in the second layer alone break the tie of equal ones in the first.",
+    measures="largest difference between two rows of W1 after 300 steps, relative to the largest row; test"
+    " accuracy against random weights in both layers; W2 random, W1 at 0.01 or zero",
+    criterion="difference >= 0.1, accuracy at most 0.02 less, for each activation",
+)
+def one_layer_is_enough(runs: Runs) -> Verdict:
+    """Units with equal inputs are told apart by what comes after them. Only ReLU at zero passes nothing back,
+    its slope at 0 being 0 in PyTorch, so there nothing moves.
+    """
+    found = {}
+    arms = runs.part("one_layer")
+    for name, own in arms.of("first=constant,zeros").by("activation").items():
+        both = arms.of(f"first=random activation={name}").values("accuracy")
+        for first, arm in own.by("first").items():
+            less = {seed: both.get(seed, math.nan) - x for seed, x in arm.values("accuracy").items()}
+            parts = {
+                "difference": at_least(arm.values("difference"), 0.1),
+                "accuracy less": at_most(less, 0.02),
+            }
+            found[f"{name}, {first}"] = all_of(parts)
+    return over("activation and W1", found)
 
 
 @lab.claim(
@@ -216,36 +329,57 @@ def weights_differ(runs: Runs) -> Verdict:
 
 
 @lab.picture(
-    "Effective rank of the hidden layer's 32 rows after training, and test accuracy, a dot for each seed"
-    " (tanh)."
-    " One unit's worth, rank 1 (dotted), is what equal weights have for ever; a weight matrix of zeros"
-    " has none."
+    "Left and middle: effective rank of the hidden layer's rows after training, and test accuracy, a dot for"
+    " each seed (tanh). One unit's worth, rank 1 (dotted), is what equal weights have, for ever in exact"
+    " arithmetic; a weight matrix of zeros has none. Right: equal weights of 0.01 in each layer, and what"
+    " rounding makes of them; 32 units in float32 stay exactly equal."
 )
 def picture(runs: Runs) -> Figure:
+    second = runs.part("one_layer").of("activation=tanh first=constant")
+    wide = runs.part("rounding").of("activation=tanh kind=float64 width=32")
     arms = {
         "zeros": main_runs(runs, "initializer=zeros activation=tanh optimizer.lr=0.5"),
+        "zeros + random biases": remedy(runs, "initializer=zeros initializer.bias=random"),
         "constant 0.05": remedy(runs, "initializer=constant"),
         "+ mini-batches": remedy(runs, "initializer=constant train.batch_size=64"),
         "+ Adam": remedy(runs, "initializer=constant optimizer=adam"),
         "+ random biases": remedy(runs, "initializer=constant initializer.bias=random"),
         "+ dropout": remedy(runs, "initializer=constant dropout=standard"),
-        "zeros + random biases": remedy(runs, "initializer=zeros initializer.bias=random"),
+        "constant 0.01, float64": wide,
+        "W1 0.01, random W2": second,
         "random (Xavier)": main_runs(runs, "initializer=xavier_normal activation=tanh optimizer.lr=0.5"),
     }
-    figure, axes = panels(2, left=2.0, right=0.3, across=0.6)
-    shown = (
-        ("effective rank of W1", lambda run: hidden(run, "effective_rank")),
-        ("test accuracy", "accuracy/test"),
-    )
-    for axis, (title, what) in zip(axes, shown, strict=True):
+    figure, axes = panels(3, left=2.0, right=1.5, across=0.75)
+    shown = (("effective rank of W1", rank_of, 1.0), ("test accuracy", tested, 0.1))
+    for axis, (title, what, least) in zip(axes, shown, strict=False):
         for height, own in enumerate(reversed(arms.values())):
             values = [0.0 if math.isnan(x) else x for x in own.values(what).values()]
             axis.plot(values, [height] * len(values), "o", color=BLUE, ms=6, alpha=0.6)
-        axis.axvline(1.0 if what != "accuracy/test" else 0.1, color=GREY, ls=":", lw=1)
+        axis.axvline(least, color=GREY, ls=":", lw=1)
         axis.set_ylim(-0.5, len(arms) - 0.5)
         axis.set_yticks(range(len(arms)), list(reversed(arms)) if axis is axes[0] else [""] * len(arms))
         say_y(axis, title, "after 300 steps")
+    axis, ends = axes[2], []
+    axis.set_yscale("log")
+    for colour, arm in zip(WORD_COLOURS, runs.part("rounding").of("activation=tanh").arms(), strict=False):
+        for run in arm.runs:
+            ys = [y if y > 0 else math.nan for y in (run.measured or {}).get("differences", [])]
+            axis.plot(range(0, 10 * len(ys), 10), ys, "-", color=colour, lw=1.2, alpha=0.8)
+        if not math.isnan(ys[-1]):
+            ends.append((ys[-1], f"{arm['kind']}, {arm['width']}", colour))
+    axis.set_ylim(1e-18, 10)
+    say_y(axis, "difference between units", "largest, relative to the largest row of W1")
+    axis.set_xlabel("step", color=GREY)
+    beside(axis, [(share(axis, y), label, colour) for y, label, colour in ends])
     return figure
+
+
+def rank_of(run: Run) -> float:
+    return run.number("effective_rank") if run.measured else hidden(run, "effective_rank")
+
+
+def tested(run: Run) -> float:
+    return run.number("accuracy" if run.measured else "accuracy/test")
 
 
 if __name__ == "__main__":

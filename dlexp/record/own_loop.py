@@ -55,6 +55,7 @@ NO_UPDATE = (
     "watch: no update between two calls of recorder.step: the numbers of steps are not those of updates;"
     " allowed: once an update, with accumulated gradients behind the last micro-batch"
 )
+NEVER = "watch: recorder.step was never called, so nothing is recorded; allowed: once an update, before it"
 NOT_LOOKED_AT = "not looked at in a loop of one's own"
 NO_LAYERS = {"quantities": [], "looks": [], "recorded": {"first": None, "last": None}, "layers": []}
 
@@ -153,8 +154,8 @@ class OwnLoop:
         if not self._records:
             return
         if self._recorder:
-            self._recorder.due(self.steps)  # writes what has waited long enough
             self._settle(goes_on=True)
+            self._recorder.due(self.steps)  # writes what has waited long enough
         if self._listens:
             self._measure(self._recorder or self._begin(), {"loss": loss, **numbers}, scaler)
             self._rest()
@@ -202,6 +203,8 @@ class OwnLoop:
                     raise
             finally:
                 self._close(status, told)
+        if not self.steps and kind is None:
+            warnings.warn(NEVER, stacklevel=2)
 
     def _wait(self) -> None:
         """Before a step that is due: listen from the next forward pass on.

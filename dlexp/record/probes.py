@@ -149,6 +149,7 @@ class Measurement:
     plan: _Plan
     step: int  # which one of the plan's
     now: list[Tensor]  # what was measured at once, behind what is measured with that of other steps
+    updated: bool = False  # is what the update did known?
     numbers: Tensor | None = None  # (n,), once the plan has measured
     histograms: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # (kind, layer) -> its numbers
 
@@ -394,9 +395,12 @@ class _Plan:
         Args:
             grads: those that there are, in the order of their parameters.
         """
+        # One that never heard of its update, of a loop that raised say, is given up.
+        self._waiting = [found for found in self._waiting if found.updated]
         if len(self._waiting) == self._steps:
             self.finish()
-        step = len(self._waiting)
+        taken = {found.step for found in self._waiting}
+        step = next(n for n in range(self._steps) if n not in taken)
         if step == len(self._places):
             before, own, after = self._of_weights.views(step)
             (flow,) = self._of_signals.views(step)
@@ -426,6 +430,7 @@ class _Plan:
 
     def measure_update(self, found: Measurement, weights: list[Tensor]) -> None:
         """After the update."""
+        found.updated = True
         small, large = self._weights.split(weights)
         if into := self._places[found.step][1]:
             torch._foreach_copy_(into, small)
@@ -434,19 +439,30 @@ class _Plan:
             found.now.append(safe_norms_of(self._before))
 
     def finish(self) -> None:
-        """Measure what was copied; then there is room for other steps."""
-        if not self._waiting:
+        """Measure what was copied; then there is room for other steps.
+
+        A step whose update is still to come keeps its place.
+        """
+        ready = [found for found in self._waiting if found.updated]
+        if not ready:
             return
-        steps, sheet = len(self._waiting), self._of_weights
-        sheet.section(2, steps).sub_(sheet.section(0, steps))
-        signals = self._of_signals.cells[:steps]
-        found = [safe_norms([sheet.cells[:steps], signals]), zeros_in(sheet.section(1, steps), self._sizes)]
+        self._waiting = [found for found in self._waiting if not found.updated]
+        steps = [found.step for found in ready]
+        cells = [sheet.cells[_which(steps)] for sheet in (self._of_weights, self._of_signals)]
+        before, own, after = (self._of_weights.section(cells[0], number) for number in range(3))
+        after.sub_(before)
+        signals = cells[1]
+        found = [safe_norms(cells), zeros_in(own, self._sizes)]
         for group in self._groups:
             found += group.measure(group.stack(signals))
         table = torch.cat(found, dim=1)
-        for measurement, row in zip(self._waiting, table.unbind(), strict=True):
+        for measurement, row in zip(ready, table.unbind(), strict=True):
             measurement.numbers = torch.cat([row, *measurement.now]) if measurement.now else row
-        self._waiting.clear()
+
+
+def _which(steps: list[int]) -> slice | list[int]:
+    """A slice, which copies nothing, where that will do."""
+    return slice(0, len(steps)) if steps == list(range(len(steps))) else steps
 
 
 def _shape(t: Tensor | None) -> torch.Size | None:

@@ -74,9 +74,9 @@ class Sheet:
                 next(parts)  # what is to the right of its end
         return found
 
-    def section(self, number: int, steps: int) -> Tensor:
-        """(steps, rows, width): a section in the first steps."""
-        return self.cells[:steps, self._starts[number] : self._starts[number + 1]]
+    def section(self, cells: Tensor, number: int) -> Tensor:
+        """(steps, rows, width): a section of the cells of some steps."""
+        return cells[:, self._starts[number] : self._starts[number + 1]]
 
 
 def _width(sections: Sequence[Rows]) -> int:

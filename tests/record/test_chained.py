@@ -150,7 +150,7 @@ def test_errors_that_come_from_the_next_layer_alone(name: str) -> None:
     make, wanted = NETWORKS[name]
     model, x = make(), torch.randn(8, WIDTH)
     listener = Listener(model)
-    _, found = pass_through(model, listener, x)
+    found = pass_through(model, listener, x).chained
     assert found == [*wanted, False]
     pairs = zip(listener.modules, listener.modules[1:], strict=False)
     assert [cut(model, own, following, x) for own, following in pairs] == wanted
@@ -164,4 +164,4 @@ def test_outputs_that_are_no_tensor_tell_nothing() -> None:
             return {"out": super().forward(x)}
 
     model = Named()
-    assert pass_through(model, Listener(model), torch.randn(8, WIDTH))[1] == [False] * 3
+    assert pass_through(model, Listener(model), torch.randn(8, WIDTH)).chained == [False] * 3

@@ -334,7 +334,8 @@ def test_a_report_needs_no_loss_of_a_split(
 
 def test_a_loop_without_a_step_leaves_a_run(tmp_path: Path) -> None:
     """Nothing was recorded, and that is what it says."""
-    with dlexp.watch(network(), tmp_path / "mine") as recorder:
+    told = pytest.warns(UserWarning, match=r"recorder\.step was never called, so nothing is recorded")
+    with told, dlexp.watch(network(), tmp_path / "mine") as recorder:
         assert "still goes on" in repr_of_summary(recorder.folder)
     run = dlexp.load(recorder.folder)
     assert run.summary["status"] == "finished" and run.summary["steps"] == 0
@@ -914,3 +915,29 @@ def test_a_model_of_torch_jit_is_refused() -> None:
     traced = torch.jit.trace(nn.Linear(2, 1), torch.zeros(1, 2))
     with pytest.raises(UserError, match=r"^watch: a model of torch.jit runs no hooks"):
         dlexp.watch(traced, "mine")
+
+
+@pytest.mark.parametrize("kind", ["small", "large"])
+@pytest.mark.parametrize("way", ["slow", "scalars"])
+def test_what_is_written_in_between_waits_for_the_update(
+    way: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows reach the disk while the update of the last step told is still to come; its numbers stay right."""
+    width = 16 if kind == "small" else 300  # of a layer with weights that are not copied together
+
+    def loop(model: nn.Module, recorder: OwnLoop) -> None:
+        torch.manual_seed(1)
+        update = OPTIMIZERS["momentum"](model.parameters())
+        for n, (x, y) in enumerate(batches()):
+            update.zero_grad()
+            (loss := cross_entropy(model(x), y)).backward()
+            recorder.step(loss)
+            if way == "scalars":
+                recorder.scalars(n, {"loss/validation": 1.0})
+            update.step()
+
+    wanted = watched(network(width=width), tmp_path / "wanted", 1)
+    if way == "slow":
+        monkeypatch.setattr("dlexp.record.recorder.LONGEST_PENDING", -1.0)  # everything has waited too long
+    found = watched(network(width=width), tmp_path / "found", 1, loop)
+    assert found.records.equals(wanted.records)

@@ -296,7 +296,7 @@ def test_tensorboard_finds_scalars_text_and_hyperparameters_in_one_file(run: Run
     assert reader.Scalars("loss/test")[-1].value == pytest.approx(run.summary["metrics"]["loss/test"])
     (text,) = reader.Tensors("config")
     assert "train.max_steps=12" in text.tensor_proto.string_val[0].decode()
-    assert reader.PluginTagToContent("text").keys() == {"config", "how_to_read"}
+    assert reader.PluginTagToContent("text").keys() == {"config", "diagnosis", "how_to_read"}
     assert reader.PluginTagToContent("hparams").keys() == {
         "_hparams_/experiment",
         "_hparams_/session_start_info",
