@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from rich.text import Text
 import dlexp
 from dlexp import diagnose
 from dlexp.diagnose import Diagnosis
-from dlexp.diagnose.cure import improvements, is_better, number
+from dlexp.diagnose.cure import improvements, is_better, is_worse, number
 from dlexp.diagnose.remedies import applied
 from dlexp.errors import UserError
 from dlexp.folder import CONFIG, OVERRIDES, SPLITS
@@ -38,7 +39,7 @@ MOST_TRIES = 3  # of a fix
 
 
 def command(words: Sequence[str]) -> None:
-    """What stands behind `dlexp doctor`.
+    """What stands behind `dlexp doctor`. With --fix it ends with exit code 1 if nothing that was tried is a fix.
 
     Raises:
         UserError: it is neither a run nor a sweep, or cannot be made again.
@@ -57,7 +58,8 @@ def command(words: Sequence[str]) -> None:
     elif "--json" in options:
         print(json.dumps(clean(diagnose.of_run(folder).as_dict()), allow_nan=False))
     elif "--fix" in options:
-        fix(folder, console)
+        if not fix(folder, console):
+            sys.exit(1)
     else:
         show(Case.of(folder), console)
 
@@ -74,8 +76,10 @@ class Case:
     @classmethod
     def of(cls, folder: Path) -> Case:
         summary = read_summary(folder)
-        made = (folder / OVERRIDES).is_file() or "overrides" in summary
-        return cls(folder, tuple(overrides(folder)) if made else None, summary, diagnose.of_run(folder))
+        # A copy may lack the hidden folder of words, which the summary has as well.
+        made = (folder / OVERRIDES).is_file() or bool(summary.get("config"))
+        words = tuple(summary.get("overrides") or overrides(folder)) if made else None
+        return cls(folder, words, summary, diagnose.of_run(folder))
 
     @property
     def metric(self) -> str | None:
@@ -160,8 +164,11 @@ class Try:
     case: Case
 
 
-def fix(folder: Path, console: Console) -> None:
+def fix(folder: Path, console: Console) -> bool:
     """Run it again with what is suggested, at the same seed; then print before and after.
+
+    Returns:
+        Is there nothing to be mended, or a fix?
 
     Raises:
         UserError: it cannot be made again.
@@ -173,21 +180,27 @@ def fix(folder: Path, console: Console) -> None:
     show(first, console, checked=True)
     if not suggestions(first):
         console.print("nothing to try")
-        return
+        return first.diagnosis.severity in ("none", "info")
     configs = _own_configs(folder)
 
-    def make(words: Sequence[str]) -> Case:
+    def make(words: Sequence[str]) -> Case | None:
         console.print(Text.assemble((f"{'run':<12}", "dim"), command_line(words)), soft_wrap=True)
-        with console.status("training"):
-            after = Case.of(dlexp.run(words, quiet=True, config_dir=configs).folder)
+        try:
+            with console.status("training"):
+                after = Case.of(dlexp.run(words, quiet=True, config_dir=configs).folder)
+        except UserError as error:
+            console.print(Text.assemble(" " * 12, (f"cannot be run: {error}", "yellow")), soft_wrap=True)
+            return None
         found = after.diagnosis
         console.print(Text.assemble(" " * 12, (found.sentence, SEVERE[found.severity])), soft_wrap=True)
         return after
 
     tried = attempts(first, make)
-    console.print()
-    console.print(_side_by_side(first, tried))
-    console.print(_verdict(first, tried), soft_wrap=True)
+    if tried:
+        console.print()
+        console.print(_side_by_side(first, tried))
+        console.print(_verdict(first, tried), soft_wrap=True)
+    return any(is_fix(first, one.case) for one in tried)
 
 
 def suggestions(case: Case) -> list[list[str]]:
@@ -196,21 +209,34 @@ def suggestions(case: Case) -> list[list[str]]:
     return [found.override, *found.further] if found.override else []
 
 
-def attempts(first: Case, make: Callable[[Sequence[str]], Case]) -> list[Try]:
-    """At most `MOST_TRIES` runs.
+def attempts(first: Case, make: Callable[[Sequence[str]], Case | None]) -> list[Try]:
+    """At most `MOST_TRIES` runs, until one is healthy and better in all that counts.
 
-    Where what was found is gone or weaker, what is suggested for the new run comes next, on top of it; where
-    it is still there, the next suggestion for the run before.
+    Where what was found is better and the loss no worse, what is suggested for the new run comes next, on top
+    of it; otherwise that is taken back, and the next suggestion for the run before is tried.
+
+    Args:
+        make: trains with these words; None if they cannot be used.
     """
     at, waiting, tried = first, suggestions(first), list[Try]()
     while waiting and len(tried) < MOST_TRIES:
         override, *waiting = waiting
         words = applied(at.words or (), override)
         after = make(words)
+        if after is None:
+            continue
         tried.append(Try(tuple(override), tuple(words), after))
-        if is_better(at.diagnosis, after.diagnosis):
+        if is_fix(first, after) and after.diagnosis.primary == "healthy":
+            break
+        helped = is_better(at.diagnosis, after.diagnosis) and not is_worse(at.summary, after.summary)
+        if helped and suggestions(after):
             at, waiting = after, suggestions(after)
     return tried
+
+
+def is_fix(before: Case, after: Case) -> bool:
+    """Only if the loss, the metric and what was found are better."""
+    return all(_improvements(before, after).values())
 
 
 def _own_configs(folder: Path) -> str | None:
@@ -251,7 +277,7 @@ def _label(found: Diagnosis) -> Text:
 
 def _verdict(first: Case, tried: Sequence[Try]) -> Text:
     """Which of the runs is a fix, and in what it is better; or why none is."""
-    fixes = [(found, one) for one in tried if all((found := _improvements(first, one)).values())]
+    fixes = [(_improvements(first, one.case), one) for one in tried if is_fix(first, one.case)]
     if not fixes:
         short = [f"try {n}: {', '.join(_short_of(first, one))}" for n, one in enumerate(tried, 1)]
         return Text(f"not fixed   {'; '.join(short)}", "bold yellow")
@@ -271,6 +297,6 @@ def _improvements(first: Case, one: Try) -> dict[str, bool]:
 
 
 def _short_of(first: Case, one: Try) -> Iterator[str]:
-    for name, is_better_now in _improvements(first, one).items():
+    for name, is_better_now in _improvements(first, one.case).items():
         if not is_better_now:
             yield f"{name} {'is no better' if '/' in name else 'is still there'}"

@@ -38,14 +38,25 @@ def improvements(
         tag = f"{name}/{split}"
         tolerant = was.primary == "overfit" and name != "loss"
         found[tag] = _is_better(tag, number(before, tag), number(after, tag), tolerant=tolerant)
+    if number(before, f"loss/{split}") is None and not _has_learned(after, split):
+        found = dict.fromkeys(found, False)  # any number is better than none, but guessing is no cure
     return found | {was.primary: is_better(was, now)}
 
 
 def is_better(was: Diagnosis, now: Diagnosis) -> bool:
     """Is what was found gone, neither a cause nor explained by one, or much weaker?"""
+    if now.primary == "cannot_tell":
+        return False
     if was.primary == now.primary:
         return (now.confidence or 0.0) < WEAKER * (was.confidence or 0.0)
     return was.primary not in [one["id"] for one in now.folded]
+
+
+def is_worse(before: Summary, after: Summary) -> bool:
+    """Is the loss higher than before, by more than noise?"""
+    tag = f"loss/{_split(SPLITS, before, after)}"
+    was, now = number(before, tag), number(after, tag)
+    return was is not None and (now is None or now > (1 + LESS) * was)
 
 
 def number(summary: Summary, tag: str) -> float | None:
@@ -54,6 +65,12 @@ def number(summary: Summary, tag: str) -> float | None:
         return None
     found = (summary.get("metrics") or {}).get(tag)
     return None if found is None else float(found)
+
+
+def _has_learned(summary: Summary, split: str) -> bool:
+    """Is the loss below that of a constant answer, as far as that is known?"""
+    chance, loss = (summary.get("facts") or {}).get("chance_loss"), number(summary, f"loss/{split}")
+    return chance is None or (loss is not None and loss < (1 - LESS) * chance)
 
 
 def _split(splits: Sequence[str], *summaries: Summary) -> str:

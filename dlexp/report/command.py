@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dlexp.errors import TRACE_HINT, UserError
-from dlexp.folder import NOT_BEGUN, PAGE, UNFINISHED
+from dlexp.folder import NOT_BEGUN, OVERRIDES, PAGE, UNFINISHED
 from dlexp.report.load import Run
 from dlexp.report.named import named
 from dlexp.report.terminal import Terminal
@@ -126,8 +126,9 @@ def _report_run(folder: Path, terminal: Terminal) -> Path:
     run = Run(folder)
     summary = facts.summary_of(run)
     if summary["status"] == UNFINISHED:
-        go_on = f"if it was killed: dlexp resume={shlex.quote(str(folder))}"
-        said = f"no summary: the run still goes on, or was killed; {go_on}"
+        said = "no summary: the run still goes on, or was killed"
+        if (folder / OVERRIDES).is_file():  # not that of somebody's own loop
+            said += f"; if it was killed: dlexp resume={shlex.quote(str(folder))}"
         terminal.console.print(Text(said, "yellow"), soft_wrap=True)
     elif summary.get("error"):
         failed = Text.assemble((summary["status"], "bold red"), f"  {summary['error']}")

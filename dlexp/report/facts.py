@@ -235,7 +235,7 @@ def growth(run: Run) -> dict[str, Any] | None:
 
 def _was_typed(run: Run, summary: Mapping[str, Any]) -> bool:
     """Whether dlexp itself made the run; the loop of a script of one's own has no words."""
-    return bool(summary.get("overrides")) or "config" in summary or (run.folder / OVERRIDES).is_file()
+    return any(summary.get(key) for key in ("overrides", "config")) or (run.folder / OVERRIDES).is_file()
 
 
 def _used(summary: Mapping[str, Any], words: Sequence[str]) -> list[str]:

@@ -149,7 +149,7 @@ class Terminal:
             self._table(summary)
         if summary["status"] == "interrupted":
             what = f" after {summary['steps']} steps; the record so far is in {folder}"
-            if "config" in summary:  # not that of somebody's own loop
+            if summary.get("config"):  # not that of somebody's own loop
                 what += f"; dlexp resume={shlex.quote(str(folder))} goes on"
             self._print(Text.assemble(("interrupted", "bold yellow"), what))
         if spoiled := summary["diverged"]:
@@ -244,7 +244,7 @@ def _diagnosis(summary: Mapping[str, Any], folder: object) -> Iterator[Text]:
     """One sentence, and how to check what it suggests."""
     if found := summary.get("diagnosis"):
         yield Text.assemble((f"{'diagnosis':<12}", "dim"), (found["sentence"], SEVERE[found["severity"]]))
-        if found["override"] and "config" in summary:
+        if found["override"] and summary.get("config"):
             yield Text.assemble(
                 (f"{'check it':<12}", "dim"), f"dlexp doctor {shlex.quote(str(folder))} --fix"
             )
