@@ -61,7 +61,7 @@ def plain(runs: Runs) -> Runs:
     criterion="2 decades less at the first layer, for each activation",
 )
 def first_layers_stand_still(runs: Runs) -> Verdict:
-    """True of saturating units alone. With ReLU and its like the first layers move as far as the last ones,
+    """True of the sigmoid alone. With ReLU and its like the first layers move as far as the last ones,
     relative to their weights, however little error reaches them: their inputs are as much larger. What is
     lost is not the update of one layer against another, but the size of all of them.
     """

@@ -218,9 +218,9 @@ def usable(runs: Runs, *starts: str) -> Verdict:
 
 
 @lab.picture(
-    "ReLU, depth 20, before the first update: the signal on its way forward and the error on its way"
-    " back, relative"
-    " to the layer where each starts. Dashed: theory, s sqrt(n / 2) per layer."
+    "ReLU, depth 20, before the first update: the signal on its way forward and the error on its way back,"
+    " relative to the layer where each starts. Dashed: theory, s sqrt(n / 2) per layer. PyTorch's default"
+    " draws biases, too, which feed the signal anew on its way forward; the error they do not touch."
 )
 def picture(runs: Runs) -> Figure:
     shown = ("N(0, 1)", "He", "orthogonal", "Xavier", "default", "N(0, 0.01)")
@@ -232,6 +232,8 @@ def picture(runs: Runs) -> Figure:
         "N(0, 0.01)": 0.08,
         "default": math.sqrt(1 / 6),
     }
+
+    onward = {start: factor for start, factor in factors.items() if start != "default"}
 
     def back(run: Run) -> list[float]:
         deltas = run.profile("delta_rms")[:-1]
@@ -246,7 +248,7 @@ def picture(runs: Runs) -> Figure:
         {"activation_rms": on, "delta_rms": back},
         means="relative to the first layer it passes",
         x="layers still to go",
-        theory={"activation_rms": factors, "delta_rms": factors},
+        theory={"activation_rms": onward, "delta_rms": factors},
     )
 
 

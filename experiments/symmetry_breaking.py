@@ -70,8 +70,9 @@ def main_runs(runs: Runs, words: str) -> Runs:
 
 
 def each(runs: Runs) -> dict[str, Runs]:
-    """Arm by arm, named by its words."""
-    return {", ".join(arm.words.values()): Runs(arm.runs) for arm in runs.arms()}
+    """Arm by arm, each at one learning rate, named by its other words."""
+    rate = "optimizer.lr"
+    return {", ".join(v for k, v in arm.words.items() if k != rate): Runs(arm.runs) for arm in runs.arms()}
 
 
 def remedy(runs: Runs, words: str) -> Runs:

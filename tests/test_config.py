@@ -22,7 +22,7 @@ from dlexp.compose import CONFIGS, compose, flatten
 from dlexp.errors import UserError
 from dlexp.record.schedule import schedule
 from dlexp.sweep.command import parse
-from dlexp.words import expanded, split_words
+from dlexp.words import ARM, expanded, quoted, split_words, unquoted
 
 CHOICES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "hydra")
 SEARCHES = [path for path in CHOICES if path.parent.name in ("sweep", "experiment") and path.stem != "none"]
@@ -218,8 +218,11 @@ def test_every_search_sweeps_keys_that_there_are(path: Path) -> None:
     assert isinstance(params, dict)
     command = parse([f"{key}={value}" for key, value in params.items()])
     assert set(command.swept) == set(params) and params
-    keys = {key for job in command.samples() for key in split_words(expanded(job))}
-    assert all(OmegaConf.select(request.config, key) is not None for key in keys)
+    for typed in command.values.get(ARM, [""]):  # what an arm sets may be there in its own choices only
+        arm = expanded([f"{ARM}={quoted(unquoted(typed))}"]) if typed else []
+        config = compose([word, *arm]).config
+        keys = {*split_words(arm), *command.swept} - {ARM}
+        assert all(OmegaConf.select(config, key) is not None for key in keys), arm
     with pytest.raises(UserError, match=rf"^{word}: many runs; add -m$"):
         check(request)
 

@@ -81,6 +81,14 @@ def test_reports_never_build_a_model() -> None:
         assert below(imports(module), *BUILDS) == set(), module
 
 
+def test_the_lab_judges_without_torch() -> None:
+    """Only doing what is still to be done needs it; the process that judges again starts in half a second."""
+    for module in inside("dlexp.lab"):
+        if module != "dlexp.lab.jobs":
+            assert below(imports(module), *BUILDS) == set(), module
+    assert not {"torch", "pandas"} & loaded_by("import dlexp.lab, dlexp.lab.command, dlexp.lab.atlas")
+
+
 def test_only_the_command_line_calls_hydra_main() -> None:
     """Everybody else composes without touching Hydra's global state."""
     callers = {

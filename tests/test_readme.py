@@ -20,6 +20,8 @@ from torchvision.models import resnet18
 import dlexp
 from dlexp.build.check import check
 from dlexp.compose import CONFIGS, compose
+from dlexp.lab.command import experiment_of, pages
+from dlexp.lab.experiment import asked
 from dlexp.sweep.command import parse
 
 ROOT = Path(__file__).parents[1]
@@ -159,6 +161,9 @@ def perform(words: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> No
         return
     if words[:1] == ["report"]:
         return
+    if words[:1] == ["list"]:
+        assert len(answer(words).splitlines()) > 3
+        return
     put_files(words, here, monkeypatch)
     short = [] if typed in WHOLE else ["train.max_steps=2", "record.tensorboard=false"]
     run = dlexp.run([*words, *short], quiet=True)
@@ -184,6 +189,18 @@ def test_every_command_runs(words: list[str], here: Path, monkeypatch: pytest.Mo
 def test_every_question_is_answered(words: list[str], here: Path) -> None:
     """--help, --cfg and --info print, and nothing runs."""
     assert len(answer(words).splitlines()) > 10 and list(here.iterdir()) == []
+
+
+def test_the_commands_of_the_notebook_plan_jobs(here: Path) -> None:
+    """They name experiments that there are, and words that these take; the experiments run elsewhere."""
+    found = re.findall(r"^python (?:experiments/|-m experiments )(.*?)(?: *#.*)?$", README, re.M)
+    assert len(found) == 4
+    for line in found:
+        words = [word for word in line.split() if "=" in word]
+        every = line.startswith("--all")
+        slugs = [] if every else [word.removesuffix(".py") for word in line.split() if "=" not in word]
+        for page in pages(ROOT / "experiments", slugs, every=every):
+            assert experiment_of(page).tasks(*asked(words)), line
 
 
 def test_a_sweep_leaves_a_folder_for_each_job(here: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dlexp.words import folder_name, quoted, split_words, unquoted
+from dlexp.words import expanded, folder_name, quoted, split_words, unquoted
 
 TEXTS = ["plain", "two words", "a=b,c", "it's", "back\\slash", "br[ack]et{s}", "end\\", "\\'", '"', ""]
 
@@ -36,3 +36,14 @@ def test_the_name_of_a_job_can_be_a_folder() -> None:
     assert folder_name(["name='a,b'"]) == "name=a,b"
     long = folder_name([f"model.x{i}=12345" for i in range(40)])
     assert len(long) < 200 and long != folder_name([f"model.x{i}=12345" for i in range(41)])
+
+
+def test_an_arm_stands_for_its_words() -> None:
+    """Once, also where a job has both; without one nothing changes, not even what is typed twice."""
+    assert expanded(["seed=1", "arm='optimizer=sgd optimizer.lr=1'"]) == [
+        "seed=1",
+        "optimizer=sgd",
+        "optimizer.lr=1",
+    ]
+    assert expanded(["optimizer=sgd", "arm='optimizer=sgd'"]) == ["optimizer=sgd"]
+    assert expanded(["seed=1", "seed=1"]) == ["seed=1", "seed=1"] and expanded(["arm="]) == []

@@ -164,10 +164,22 @@ class Experiment:
                 known = ", ".join(sorted(settings - {SEED} | {"seeds"}))
                 raise UserError(f"{word}: {self.slug} has no setting {key}; allowed: {known}, outputs")
         for name, own in self.measures.items():
-            typed = {_setting(word): unquoted(word.partition("=")[2]).split(",") for word in words}
-            swept = {key: typed.get(key, [str(x) for x in values]) for key, values in own.items()}
+            swept = {key: self._values(key, values, words) for key, values in own.items()}
             found += jobs.of_measure(self.page, name, swept, outputs)
         return found
+
+    def _values(self, key: str, own: Sequence[Any], words: Sequence[str]) -> list[str]:
+        """What a measuring function is called with; of names only those that it knows."""
+        known = [str(value) for value in own]
+        word = next((word for word in words if _setting(word) == key), None)
+        if word is None:
+            return known
+        typed = unquoted(word.partition("=")[2]).split(",")
+        if not all(isinstance(value, str) for value in own):
+            return typed
+        if not self.sweeps and not set(typed) <= set(known):
+            raise UserError(f"{word}: {self.slug} measures {', '.join(known)}")
+        return [value for value in typed if value in known]
 
     def judge(self, runs: Runs) -> tuple[tuple[Claim, Verdict], ...]:
         """The verdict on each claim."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from dlexp.lab import Runs, Verdict
 from dlexp.lab.atlas import COLUMNS, as_markdown, write, write_page
 from dlexp.lab.experiment import Experiment, Result
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture
@@ -64,3 +67,31 @@ def test_a_page_and_its_picture_need_nothing_else(result: Result) -> None:
     page, png = write_page(result)
     assert png is not None and png.read_bytes()[:4] == b"\x89PNG"
     assert "http" not in page.read_text().replace("http://www.w3.org", "")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
+def test_the_index_is_searched_and_filtered(result: Result) -> None:
+    """By words, verdict and note; what does not fit is hidden, and the rest counted."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    (index,) = write([result])
+    with playwright.sync_playwright() as driver:
+        flags = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page()
+        page.goto(index.as_uri())
+
+        def shown() -> tuple[str, list[str]]:
+            places = page.locator("#rows tr:visible td:first-child").all_inner_texts()
+            return page.inner_text("#shown"), places
+
+        assert shown() == ("2 claims", ["0:20", "3:337a 1:2"])
+        page.fill("#search", "FIRST")
+        assert shown() == ("1 claim", ["0:20"])
+        page.fill("#search", "")
+        page.select_option("#verdict", "refuted")
+        assert shown() == ("1 claim", ["3:337a 1:2"])
+        page.select_option("#note", "0")
+        assert shown() == ("0 claims", [])
+        page.select_option("#verdict", "")
+        assert shown() == ("1 claim", ["0:20"])
+        browser.close()

@@ -183,6 +183,16 @@ def test_a_wrong_word_is_told(words: list[str], line: str, tmp_path: Path) -> No
         of(measuring(tmp_path), [*words, f"outputs={tmp_path}"])
 
 
+def test_of_names_a_measuring_function_is_given_those_it_knows(tmp_path: Path) -> None:
+    """Beside a sweep, that is; an experiment that only measures refuses others."""
+    tasks = experiment_of(PAGE).tasks(["activation=abs,relu", "seed=0"], tmp_path)
+    assert {task.read().words["activation"] for task in tasks if task.page} == {"relu"}
+    assert {task.read().words["activation"] for task in tasks if not task.page} == {"abs", "relu"}
+    named = measuring(tmp_path, MEASURING.replace("size=[1, 2]", 'size=["1", "2"]'))
+    with pytest.raises(UserError, match=r"^size=3: twice measures 1, 2$"):
+        named.tasks(["size=3"], tmp_path)
+
+
 def test_a_wrong_word_for_a_sweep_is_told_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^model\.width=-3: allowed: "):
         of(experiment_of(PAGE), ["model.width=-3", f"outputs={tmp_path}"])

@@ -8,7 +8,7 @@ import pytest
 
 from dlexp.compose import CONFIGS
 from dlexp.errors import UserError
-from dlexp.report.choices import as_markdown, choices, groups, show
+from dlexp.report.choices import as_markdown, choices, experiments, groups, show, show_experiments
 
 
 @pytest.fixture
@@ -95,3 +95,25 @@ def test_show_prints_every_word(group: str | None, capsys: pytest.CaptureFixture
     words = capsys.readouterr().out.split()
     folder = CONFIGS / group if group else CONFIGS
     assert {path.stem for path in folder.iterdir()} - {"config", "hydra"} <= set(words)
+
+
+def test_experiments_are_listed_by_their_questions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As their pages open; none of them is run for it."""
+    (tmp_path / "second.py").write_text('"""Is it?\n\nTheory.\n"""\nraise SystemExit\n')
+    (tmp_path / "first.py").write_text('"""Why?"""\n')
+    (tmp_path / "__main__.py").write_text('"""No page."""\n')
+    assert experiments(tmp_path) == {"first": "Why?", "second": "Is it?"}
+    show_experiments(tmp_path)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:3]] == [
+        ["first", "Why?"],
+        ["second", "Is", "it?"],
+    ]
+
+
+def test_where_there_are_no_pages_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"^list experiments: there are none in .*; they come with the repository$"
+    ):
+        experiments(tmp_path / "experiments")

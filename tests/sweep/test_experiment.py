@@ -1,0 +1,43 @@
+"""`dlexp -m experiment=...`: the runs of an experiment, without its claims."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from shell import run
+
+import dlexp
+from dlexp.errors import UserError
+
+
+def test_arms_that_make_no_grid_are_swept(tmp_path: Path) -> None:
+    """Each value of `arm` is several words; the table has a row for each, and the config what they say."""
+    words = ["experiment=symmetry_breaking_remedies", "train.max_steps=1", "record=off"]
+    answer = run("-m", *words, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    (folder,) = (tmp_path / "outputs" / "sweep").iterdir()
+    sweep = dlexp.load_sweep(folder)
+    assert len(sweep.jobs) == 21 and len(sweep.rows) == 7 and sweep.keys == ["arm"]
+    for job in sweep.jobs:
+        asked = dict(word.split("=") for word in str(job.words["arm"]).split())
+        assert {key: job.summary["choices"].get(key, value) for key, value in asked.items()} == asked
+        val = job.summary["config"]["initializer"].get("val")
+        assert val == (0.05 if asked["initializer"] == "constant" else None)
+    again = run("-m", "resume=latest", cwd=tmp_path)
+    assert again.returncode == 0 and "kept        21 jobs" in again.stdout
+
+
+def test_an_arm_is_for_a_single_run_as_well(tmp_path: Path) -> None:
+    found = dlexp.run(
+        ["arm='activation=tanh model.depth=1'", "train.max_steps=1", f"outputs={tmp_path}"], quiet=True
+    )
+    assert found.summary["choices"]["activation"] == "tanh" and found.summary["config"]["model"]["depth"] == 1
+    (summary,) = tmp_path.glob("*/*/summary.json")
+    assert json.loads(summary.read_text())["overrides"][:2] == ["activation=tanh", "model.depth=1"]
+
+
+def test_an_experiment_is_many_runs() -> None:
+    with pytest.raises(UserError, match=r"^experiment=vanishing_depth: many runs; add -m$"):
+        dlexp.run(["experiment=vanishing_depth"], quiet=True)
