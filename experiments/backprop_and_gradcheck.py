@@ -427,7 +427,7 @@ def check_finds_bugs(runs: Runs) -> Verdict:
 
 @lab.claim(
     "3:397",
-    "Gradient check: an error of 1e-7 is good, whatever the network computes in.",
+    "Gradient check: right code gives an error of 1e-7 or less.",
     measures="least relative error over all h from both sides, right gradient",
     criterion="< 1e-7 in float64 and in float32",
 )
