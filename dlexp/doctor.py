@@ -39,7 +39,7 @@ MOST_TRIES = 3  # of a fix
 
 
 def command(words: Sequence[str]) -> None:
-    """What stands behind `dlexp doctor`. With --fix it ends with exit code 1 if nothing that was tried is a fix.
+    """What stands behind `dlexp doctor`; --fix ends with exit code 1 if nothing that was tried is a fix.
 
     Raises:
         UserError: it is neither a run nor a sweep, or cannot be made again.
@@ -292,8 +292,8 @@ def _verdict(first: Case, tried: Sequence[Try]) -> Text:
     return Text.assemble(("fixed       ", "bold green"), f"{said}: {command_line(best.words)}")
 
 
-def _improvements(first: Case, one: Try) -> dict[str, bool]:
-    return improvements(first.summary, one.case.summary, first.diagnosis, one.case.diagnosis, one.case.metric)
+def _improvements(before: Case, after: Case) -> dict[str, bool]:
+    return improvements(before.summary, after.summary, before.diagnosis, after.diagnosis, after.metric)
 
 
 def _short_of(first: Case, one: Try) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,10 @@ def test_a_fix_is_run_and_judged(place: Path) -> None:
 
 def test_a_copy_without_hidden_files_has_its_words(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / sick(place), tmp_path / "copy", ignore=shutil.ignore_patterns(".*"))
-    assert "dlexp model.depth=8 train.epochs=8 name=sick activation=relu" in shell.run(
-        "doctor", "copy", cwd=tmp_path
-    ).stdout
+    assert (
+        "dlexp model.depth=8 train.epochs=8 name=sick activation=relu"
+        in shell.run("doctor", "copy", cwd=tmp_path).stdout
+    )
 
 
 def test_where_nothing_helps_the_doctor_says_so_and_fails(tmp_path: Path) -> None:
@@ -230,7 +232,9 @@ def test_a_fix_counts_if_loss_metric_and_symptom_improve(after: Case, wanted: li
     assert list(found.values()) == wanted
 
 
-@pytest.mark.parametrize(("loss", "chance", "wanted"), [(1.0, 2.3, True), (2.29, 2.3, False), (2.29, None, True)])
+@pytest.mark.parametrize(
+    ("loss", "chance", "wanted"), [(1.0, 2.3, True), (2.29, 2.3, False), (2.29, None, True)]
+)
 def test_after_a_run_that_diverged_any_loss_is_better_than_guessing(
     loss: float, chance: float | None, wanted: bool
 ) -> None:
