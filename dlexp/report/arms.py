@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -39,6 +40,14 @@ def show(sweep: Sweep, console: Console) -> None:
         console.print(Text(line, "dim"), soft_wrap=True)
     for text in _troubles(sweep):
         console.print(text, soft_wrap=True)
+    if is_sick(sweep):
+        doctor = f"dlexp doctor {shlex.quote(str(sweep.folder))}"
+        console.print(Text.assemble((f"{'diagnosis':<12}", "dim"), doctor), soft_wrap=True)
+
+
+def is_sick(sweep: Sweep) -> bool:
+    """Has a diagnosis found anything in a run?"""
+    return any(job.diagnosis not in (None, *NO_FAULT) for job in sweep.jobs)
 
 
 def _table(sweep: Sweep, shown: list[int], *, spread_of_loss: bool) -> Table:
@@ -52,7 +61,7 @@ def _table(sweep: Sweep, shown: list[int], *, spread_of_loss: bool) -> Table:
     for name in (*columns, "delta factor") if factors else columns:
         table.add_column(_header(name), justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
-    sick = any(job.diagnosis not in (None, *NO_FAULT) for job in sweep.jobs)
+    sick = is_sick(sweep)
     if sick:
         table.add_column("diagnosis", no_wrap=True)
     for i in shown:

@@ -18,7 +18,7 @@ from dlexp.folder import CONFIG, NOT_BEGUN, PAGE, UNFINISHED, write_whole
 from dlexp.numbers import compact, duration, percent
 from dlexp.profile import QUANTITY as PROFILE
 from dlexp.profile import hidden_and_outputs
-from dlexp.report.arms import NO_FAULT, with_spread
+from dlexp.report.arms import NO_FAULT, is_sick, with_spread
 from dlexp.report.facts import OPTIONAL, command_line, forward_broke, splits, story, theory
 from dlexp.report.load import Run
 from dlexp.report.vector import dark_rules, inline, themed
@@ -41,6 +41,7 @@ SHOWN = (
 ACTIVATION = "activation_rms"
 MOST_ARMS = 200  # in the table; all are in sweep.csv
 MOST_RUNS = 400  # likewise in runs.csv
+MOST_TOLD = 12  # arms whose diagnosis is a sentence
 TROUBLES = ("failed", "diverged")
 TO_COME = ("interrupted", UNFINISHED, NOT_BEGUN)
 DARK_RULES = "/* dark colours of pictures */"
@@ -139,7 +140,8 @@ def write_sweep(facts: Mapping[str, Any], sweep: Sweep) -> Path:
         names_shown={"delta_factor_last": "delta factor"},
         columns=_columns(sweep),
         most_runs=MOST_RUNS,
-        sick=any(run["diagnosis"] not in (None, *NO_FAULT) for run in facts["runs"]),
+        sick=is_sick(sweep),
+        told=list(_told(sweep)),
         troubles=list(_folded(facts, TROUBLES)),
         to_come=list(_folded(facts, TO_COME)),
         folder_quoted=shlex.quote(facts["folder"]),
@@ -233,6 +235,21 @@ def _total(facts: Mapping[str, Any]) -> tuple[str, str] | None:
     if len(known) < 2 or not known[-1][1]:
         return None
     return compact(known[0][1] / known[-1][1]), f"{known[-1][0]} to {known[0][0]}"
+
+
+def _told(sweep: Sweep) -> Iterator[dict[str, Any]]:
+    """Of each arm that suffers from something the sentence that most of its runs have; a few arms."""
+    shown = 0
+    for arm in sweep.rows:
+        found = [job.summary["diagnosis"] for job in arm.jobs if job.diagnosis not in (None, *NO_FAULT)]
+        if not found or shown == MOST_TOLD:
+            continue
+        shown += 1
+        ((most, count),) = Counter(one["primary"] for one in found).most_common(1)
+        sentence = next(one["sentence"] for one in found if one["primary"] == most)
+        pairs = zip(sweep.keys, arm.typed, strict=True)
+        words = " ".join(f"{key}={value}" for key, value in pairs) or "all runs"
+        yield {"arm": words, "count": count, "of": len(arm.jobs), "sentence": sentence}
 
 
 def _headline(facts: Mapping[str, Any]) -> str | None:
