@@ -470,6 +470,48 @@ def test_frozen_on_purpose() -> None:
     assert training.frozen_layer(made(quantities={"update_ratio": u}, config=config)) is None
 
 
+FED = np.array([False] * 4 + [True] * 3)  # a backbone of four layers, without a gradient
+
+
+def backbone(**changes: Any) -> Evidence:
+    still = np.where(FED, 2e-3, 0.0)
+    looks = {("displacement", "last"): np.where(FED, 0.4, 0.0)}
+    return stuck(fed=FED, looks=looks, quantities={"update_ratio": table(still)}, **changes)
+
+
+def test_a_frozen_backbone_is_no_fault_and_no_learning_rate() -> None:
+    e = backbone()
+    assert e.names(e.learning) == ("05_linear", "06_linear")
+    assert training.moved(e) == 0.4
+    assert training.lr_too_low(e) is None and training.frozen_layer(e) is None
+    assert training.lr_too_low(replace(e, fed=None)) and training.frozen_layer(replace(e, fed=None))
+
+
+def test_a_layer_without_a_gradient_between_others_is_forgotten() -> None:
+    u, fed = table(2e-3 * ONES), np.ones(LAYERS, bool)
+    u[:, 2], fed[2] = 0.0, False
+    found = training.frozen_layer(made(quantities={"update_ratio": u}, fed=fed))
+    assert found and found.sentence == "Frozen: layer 3 (1 of 6 hidden) does not move"
+
+
+def test_where_only_the_last_layer_learns_it_is_judged() -> None:
+    fed = np.array([False] * 6 + [True])
+    looks = {("displacement", "last"): np.where(fed, 1e-4, 0.0)}
+    e = stuck(fed=fed, looks=looks, quantities={"update_ratio": table(np.where(fed, 1e-6, 0.0))})
+    found = training.lr_too_low(e)
+    assert found and found.value == 1e-4
+    assert training.lr_too_low(replace(e, looks={("displacement", "last"): 0.4 * ONES})) is None
+
+
+def test_a_layer_that_never_runs_is_not_hidden() -> None:
+    u, absent = table(2e-3 * ONES), np.zeros(LAYERS, bool)
+    u[:, 2], absent[2] = 0.0, True
+    e = made(quantities={"update_ratio": u}, absent=absent, fed=~absent)
+    assert training.frozen_layer(e) is None and len(e.hidden) == LAYERS - 2
+    unused = replace(e, absent=np.arange(LAYERS) == LAYERS - 1)  # then the one before it answers
+    assert e.names(unused.hidden)[-1] == "05_linear"
+
+
 def test_not_learning() -> None:
     found = training.not_learning(stuck())
     assert found and found.remedies[0] == ("optimizer=adam",)
