@@ -90,7 +90,6 @@ STARTED = [
         "initializer=xavier_normal initializer.gain=3",
         "initializer=xavier_normal initializer.bias=0.5 activation=tanh",
         "initializer=kaiming_normal initializer.bias=0.5 initializer.mode=fan_out",
-        "initializer=kaiming_normal initializer.bias=random",
         "initializer=pytorch_default initializer.bias=-2",
         "initializer=lecun_normal initializer.nonlinearity=tanh activation=selu",
         "initializer=normal initializer.std=0.3 initializer.bias=null",
@@ -105,8 +104,8 @@ OTHER = [
 SHIPPED = [model for model in ONE_OF_EACH if model != "custom"]
 
 
-def suggested(typed: list[str]) -> set[tuple[str, ...]]:
-    request = compose.compose(typed)
+def suggested(typed: list[str], request: compose.Request | None = None) -> set[tuple[str, ...]]:
+    request = request or compose.compose(typed)
     config: Any = OmegaConf.to_container(request.config)
     return {words for one in faulty(request.choices, config) for words in one.remedies}
 
@@ -131,10 +130,11 @@ def tried_out(model: str, asked: list[str], done: set[tuple[str, ...]]) -> bool:
     """Was there such a run? Then each suggestion that is not done composes, and builds if of the model."""
     typed = applied(ONE_OF_EACH[model], asked)
     try:
-        assemble(compose.compose(typed), torch.device("cpu"))
+        made_of = compose.compose(typed)
+        assemble(made_of, torch.device("cpu"))
     except UserError:
         return False
-    for words in sorted(suggested(typed) - done):
+    for words in sorted(suggested(typed, made_of) - done):
         request = compose.compose(applied(typed, words))
         check(request)
         if any(word.startswith(("model", "normalization")) for word in words):
