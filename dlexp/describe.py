@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from dlexp.build.assemble import Parts
 from dlexp.compose import Request, flatten
 from dlexp.record.summary import versions
-from dlexp.train.chance import chance_loss
+from dlexp.train.chance import chance_loss, zero_loss
 
 
 def summary(parts: Parts, device: str, threads: int, started: str) -> dict[str, Any]:
@@ -60,16 +60,19 @@ FEW = 2**18  # numbers of the inputs that a mean is taken of
 
 
 def what_is_fed(parts: Parts) -> dict[str, float]:
-    """Mean and deviation of all inputs together, and the loss of the best constant answer, where known."""
+    """Mean and deviation of all inputs together; losses of the best constant answer and of 0, if known."""
     train = parts.data.train
     found: dict[str, float] = {}
     few = train.inputs[: max(FEW // max(train.inputs[0].numel(), 1), 1)]
     if few.is_floating_point():
         std, mean = torch.std_mean(few.double(), correction=0)
         found |= {"input_mean": float(mean), "input_std": float(std)}
-    chance = chance_loss(parts.request.choices["loss"], train.targets, parts.data.outputs)
-    if chance is not None:
-        found["chance_loss"] = chance
+    loss = parts.request.choices["loss"]
+    known = {
+        "chance_loss": chance_loss(loss, train.targets, parts.data.outputs),
+        "zero_loss": zero_loss(loss, train.targets),
+    }
+    found |= {name: x for name, x in known.items() if x is not None}
     return {name: x for name, x in found.items() if math.isfinite(x)}
 
 

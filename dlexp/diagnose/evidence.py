@@ -23,6 +23,8 @@ LAST = 0.1  # of the recorded steps: what they agree on is how the run ended
 FEWEST = 3  # recorded steps that a median is taken of, where there are so many
 SMALL_BATCH = 8  # samples
 PLAYED = ("minimax", "non_saturating")  # losses of a game: that they do not fall says nothing
+# What records say of a layer without numbers, as in dlexp/record/probes.py.
+NO_GRADIENT, NOT_RUN = "no gradient", "the layer did not run, or returned no tensor"
 EARLY = 0.1  # of all steps: before an optimizer has hidden how the network started
 
 
@@ -37,6 +39,8 @@ class Evidence:
     status: str = "finished"
     trained: int = 0  # steps that were made
     weighted: Array | None = None  # (L,) bool: has weights; None: all have
+    fed: Array | None = None  # (L,) bool: a gradient came, on some step; None: to all
+    absent: Array | None = None  # (L,) bool: never ran; None: none
     cells: Array | None = None  # (L,) bool: its runs are time steps
     kinds: tuple[str, ...] = ()  # class of each layer
     shapes: tuple[tuple[int, ...], ...] = ()  # of its weight
@@ -49,6 +53,7 @@ class Evidence:
     diverged: Mapping[str, Any] | None = None  # step, layer, reason
     restored: bool = False  # early stopping has put the best weights back: `metrics` are of them
     chance: float | None = None  # loss of the best constant answer
+    zero: float | None = None  # loss of answering 0, where it is known
     inputs: tuple[float, float] | None = None  # mean and deviation of all inputs together
     choices: Mapping[str, str] | None = None  # group -> word; None: not made by dlexp
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -82,9 +87,31 @@ class Evidence:
     @cached_property
     def hidden(self) -> Array:
         """Indices of the layers with weights, without the last of them, which answers, and embeddings."""
-        weighted = np.ones(len(self.layers), bool) if self.weighted is None else self.weighted
-        found = [int(i) for i in np.flatnonzero(weighted)][:-1]
+        found = [int(i) for i in self.running][:-1]
         return np.array([i for i in found if not self.kinds or "mbedding" not in self.kinds[i]], dtype=int)
+
+    @cached_property
+    def running(self) -> Array:
+        """Indices of all layers with weights, the one that answers with them; not of those that never ran."""
+        weighted = np.ones(len(self.layers), bool) if self.weighted is None else self.weighted
+        return np.flatnonzero(weighted if self.absent is None else weighted & ~self.absent)
+
+    @cached_property
+    def learning(self) -> Array:
+        """Indices of what a learning rate is judged by: hidden layers, without those that get no gradient.
+
+        Where nothing hidden learns, what answers does, as of a linear model and behind a frozen network.
+        """
+        fed = np.ones(len(self.layers), bool) if self.fed is None else self.fed
+        found = [self.hidden[fed[self.hidden]], self.running[fed[self.running]], self.hidden]
+        return next((layers for layers in found if len(layers)), self.running)
+
+    @cached_property
+    def base(self) -> Array:
+        """Indices of layers without a gradient in front of all that learn: a network frozen by design."""
+        fed = np.ones(len(self.layers), bool) if self.fed is None else self.fed
+        learns = np.flatnonzero(fed[self.running])
+        return self.running[: learns[0]] if len(learns) else np.zeros(0, int)
 
     @cached_property
     def streams(self) -> Array:
@@ -154,9 +181,25 @@ class Evidence:
         """
         if self.status == "diverged" or not self.finite.all():
             return -math.inf
-        if self.level is None or self.last_loss is None or self.choice("loss") in PLAYED:
+        if self.level is None or self.last_loss is None or self.is_game:
             return None
         return (self.level - self.last_loss) / self.level
+
+    @property
+    def is_game(self) -> bool:
+        """Do two networks play against each other, so that no loss has to fall?"""
+        return self.choice("loss") in PLAYED
+
+    @property
+    def guess(self) -> float | None:
+        """What it costs to guess among as many classes as the last layer has units, by cross-entropy.
+
+        Of a network that dlexp did not make, whose loss nobody has told.
+        """
+        last = self.shapes[self.running[-1]] if len(self.shapes) and len(self.running) else ()
+        if self.chance is not None or self.choices is not None or not last or last[0] < 2:
+            return None
+        return math.log(last[0])
 
     def learned(self, share: float) -> bool:
         """Has the loss come down by this share?"""
@@ -193,6 +236,7 @@ def _evidence(
     mean, std = facts.get("input_mean"), facts.get("input_std")
     validation = [line for line in evaluations if "loss/validation" in line]
     config, data = summary.get("config") or {}, summary.get("data") or {}
+    unfed = _told(lines, layers, "grad_norm", NO_GRADIENT)
     looks = {
         (name, end): _array([(layer.get(end) or {}).get(name) for layer in told])
         for name in summary.get("looks") or []
@@ -206,6 +250,8 @@ def _evidence(
         status=str(summary.get("status")),
         trained=int(summary.get("steps") or 0),
         weighted=np.array([layer.get("parameters") != 0 for layer in told], dtype=bool),
+        fed=~unfed,
+        absent=unfed & _told(lines, layers, "activation_rms", NOT_RUN),
         cells=np.array([bool(layer.get("is_cell")) for layer in told], dtype=bool),
         kinds=tuple(
             str(layer.get("kind") or name.partition("_")[2]) for layer, name in zip(told, layers, strict=True)
@@ -220,6 +266,7 @@ def _evidence(
         diverged=summary.get("diverged"),
         restored=summary.get("restored_step") is not None,
         chance=facts.get("chance_loss"),
+        zero=facts.get("zero_loss"),
         inputs=None if mean is None or std is None else (mean, std),
         choices=summary.get("choices"),
         config=config,
@@ -243,6 +290,15 @@ def _losses(lines: Sequence[Mapping[str, Any]]) -> Array:
         if said in ("inf", "-inf"):
             found[n] = float(said)
     return found
+
+
+def _told(lines: Sequence[Mapping[str, Any]], layers: Sequence[str], quantity: str, reason: str) -> Array:
+    """(L,): is this why there is no number of it, on all recorded steps?"""
+    said = np.full(len(layers), bool(lines))
+    for line in lines:
+        why = (line.get("reasons") or {}).get(quantity) or [None] * len(layers)
+        said &= np.array([own == reason for own in why], dtype=bool)
+    return said
 
 
 def _series(lines: Sequence[Mapping[str, Any]], layers: Sequence[str]) -> dict[tuple[str, int], Array]:

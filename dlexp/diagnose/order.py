@@ -19,6 +19,7 @@ Rule = Callable[[Evidence], Finding | None]
 ORDER: tuple[Rule, ...] = (
     signals.symmetric,
     signals.input_scale,
+    signals.target_scale,
     signals.exploding,
     signals.born_dead,
     signals.saturated,
@@ -33,6 +34,7 @@ ORDER: tuple[Rule, ...] = (
     training.unstable_loss,
     training.not_learning,
 )
+LIKE_A_GUESS = 0.05  # this near to what guessing costs a network has learned nothing, or is of another kind
 LATE = (signals.vanishing, signals.saturated)  # where they begin with training, its steps made them so
 
 
@@ -98,8 +100,15 @@ def _no_fault(e: Evidence, folded: list[dict[str, str]]) -> Diagnosis:
         return Diagnosis("cannot_tell", severity, said, folded=folded)
     if e.progress is None or e.progress < NOT_LEARNED:
         return Diagnosis("cannot_tell", severity, f"Cannot tell: {_unknown(e)}.", folded=folded)
+    if e.guess is not None and e.last_loss is not None and abs(e.last_loss / e.guess - 1) < LIKE_A_GUESS:
+        said = (
+            f"Cannot tell: the loss is {e.last_loss:.3g}; if it is cross-entropy, that is what guessing among"
+            f" {round(math.exp(e.guess))} classes costs ({e.guess:.3g})."
+        )
+        return Diagnosis("cannot_tell", severity, said, folded=folded)
     unseen = "" if len(e.validation) else " Without loss/validation nobody can tell whether it overfits."
-    said = f"No fault found: the loss has come down by {e.progress:.0%}.{unseen}"
+    of = " of what it was at the start" if e.chance is None else ""
+    said = f"No fault found: the loss has come down by {e.progress:.0%}{of}.{unseen}"
     return Diagnosis("healthy", severity, said, folded=folded)
 
 

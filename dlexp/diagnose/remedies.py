@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dlexp.diagnose.evidence import Evidence
 from dlexp.diagnose.finding import Words
@@ -23,6 +24,16 @@ MATCHED = {
     **dict.fromkeys(("relu", "leaky_relu", "prelu", "elu", "gelu", "silu", "softplus"), "kaiming_normal"),
     **dict.fromkeys(("selu",), "lecun_normal"),
 }
+# The values of the initializers that are suggested, as in configs/initializer: what a run that has the word
+# already may have changed.
+STARTS: Mapping[str, Mapping[str, Any]] = {
+    "kaiming_normal": {"mode": "fan_in", "nonlinearity": "relu", "bias": 0},
+    "lecun_normal": {"mode": "fan_in", "nonlinearity": "linear", "bias": 0},
+    "xavier_normal": {"gain": 1, "bias": 0},
+    "pytorch_default": {"bias": None},
+}
+# Behind these a normalization undoes the scale of weights on either side.
+KEEPS_SCALE = ("relu", "leaky_relu", "prelu", "abs", "identity")
 LEAST_LR, MOST_LR = 1e-7, 20.0
 GOOD_UPDATE = 10**-2.5  # of ||change of W|| / ||W||: a step that neither crawls nor jumps
 
@@ -53,27 +64,54 @@ def known(e: Evidence, *sets: Sequence[str]) -> tuple[Words, ...]:
 
 def _is_so(e: Evidence, word: str) -> bool:
     key, _, value = word.partition("=")
-    return (e.choice(key) if "." not in key else str(e.value(key))) == value
+    own = e.choice(key) if "." not in key else e.value(key)
+    if isinstance(own, (int, float)) and not isinstance(own, bool):
+        try:
+            return float(value) == own
+        except ValueError:
+            return False
+    return _written(own) == value
+
+
+def _written(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def start(e: Evidence, initializer: str, **values: Any) -> Words:
+    """An initializer with values of its own; where the run has it already, what it has changed of it."""
+    wanted = dict(STARTS[initializer]) | values
+    if e.choice("initializer") != initializer:
+        wanted = values
+    changed = [f"initializer.{key}={_written(value)}" for key, value in wanted.items()]
+    return (f"initializer={initializer}", *(word for word in changed if not _is_so(e, word)))
 
 
 def matched(e: Evidence) -> Words:
     """The initializer that keeps the signal behind the run's activation."""
     if e.choice("model") in RECURRENT:
-        return ("initializer=pytorch_default",)
+        return start(e, "pytorch_default")
     # of a network that nothing bends the choice of an activation says nothing
     activation = "identity" if e.choice("model") == "deep_linear" else e.choice("activation") or ""
     if activation in FOR_TANH:
-        return ("initializer=xavier_normal", "initializer.gain=1.6667")
-    return (f"initializer={MATCHED.get(activation, 'xavier_normal')}",)
+        return start(e, "xavier_normal", gain=1.6667)
+    return start(e, MATCHED.get(activation, "xavier_normal"))
+
+
+def is_rescaled(e: Evidence) -> bool:
+    """Does a normalization undo the scale that weights start with, so that no initializer changes it?"""
+    inside = e.choice("model") in BENDS and e.choice("model") != "residual_mlp"  # whose sum nothing undoes
+    if not inside or (e.choice("normalization") or "none") == "none":
+        return False
+    return e.value("normalization.position") != "after" or e.choice("activation") in KEEPS_SCALE
 
 
 def relu(e: Evidence) -> Words:
     """ReLU with the initializer that goes with it."""
-    return ("activation=relu", "initializer=kaiming_normal") if e.choice("model") in BENDS else ()
+    return ("activation=relu", *start(e, "kaiming_normal")) if e.choice("model") in BENDS else ()
 
 
 def leaky(e: Evidence) -> Words:
-    return ("activation=leaky_relu", "initializer=kaiming_normal") if e.choice("model") in BENDS else ()
+    return ("activation=leaky_relu", *start(e, "kaiming_normal")) if e.choice("model") in BENDS else ()
 
 
 def normalized(e: Evidence) -> Words:
@@ -89,9 +127,25 @@ def normalized(e: Evidence) -> Words:
 
 def residual(e: Evidence) -> Words:
     """The sum past each block, of an MLP; of a residual one, branches that do not add up."""
+    first: Words = ("model.branch=pre_norm",)
+    if e.value("normalization.position") == "after":  # such a branch normalizes what enters it
+        first = (*first, "normalization.position=before")
     if e.choice("model") == "mlp":
-        return ("model=residual_mlp", "model.branch=pre_norm", f"model.depth={max(_depth(e) // 2, 1)}")
-    return ("model.branch=pre_norm",) if e.choice("model") == "residual_mlp" else ()
+        return ("model=residual_mlp", *first, f"model.depth={max(_depth(e) // 2, 1)}")
+    return first if e.choice("model") == "residual_mlp" else ()
+
+
+def carried(e: Evidence) -> tuple[Words, Words, Words]:
+    """What keeps a signal over depth: a better start, but not where normalization undoes it."""
+    if is_rescaled(e):
+        return residual(e), shallower(e), ()
+    return matched(e), normalized(e), residual(e)
+
+
+def shallower(e: Evidence) -> Words:
+    """Half of the layers."""
+    depth = e.value("model.depth")
+    return (f"model.depth={depth // 2}",) if isinstance(depth, int) and depth >= 8 else ()
 
 
 def _depth(e: Evidence) -> int:

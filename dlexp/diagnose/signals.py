@@ -62,12 +62,11 @@ def number_of(name: str) -> str:
     return str(int(digits)) if digits.isdigit() else name
 
 
-def some(names: Sequence[str]) -> str:
-    """Layers in a sentence."""
-    if len(names) == 1:
-        return f"layer {number_of(names[0])}"
+def some(names: Sequence[str], hidden: int) -> str:
+    """Layers in a sentence, by their numbers among all; and of how many hidden ones they are how many."""
     shown = ", ".join(map(number_of, names[:6]))
-    return f"layers {shown}{', ...' if len(names) > 6 else ''}"
+    layers = f"layer{'s' if len(names) > 1 else ''} {shown}{', ...' if len(names) > 6 else ''}"
+    return f"{layers} ({len(names)} of {hidden} hidden)"
 
 
 def from_step(step: float | None) -> str:
@@ -119,7 +118,7 @@ def symmetric(e: Evidence) -> Finding | None:
     return Finding(
         "symmetric",
         "critical",
-        f"Symmetric units: {some(names)} of {len(e.hidden)} hidden start with {first[worst]:.0%} distinct"
+        f"Symmetric units: {some(names, len(e.hidden))} start with {100 * first[worst]:.2g}% distinct"
         " units and stay so; equal units get equal gradients",
         "distinct_rows at the start",
         float(first[worst]),
@@ -127,7 +126,7 @@ def symmetric(e: Evidence) -> Finding | None:
         margin(DISTINCT, max(float(first[worst]), 1e-3)),
         names,
         0,
-        try_.known(e, try_.matched(e), ("initializer=pytorch_default",)),
+        try_.known(e, try_.matched(e), try_.start(e, "pytorch_default")),
         {"layers": float(alike.sum())},
     )
 
@@ -169,11 +168,12 @@ def decades_over_time(e: Evidence) -> Array:
     return found_least
 
 
-def held(e: Evidence, condition: Array) -> int | None:
-    """The first early step from which on a condition holds, on two recorded steps if there are two."""
-    early = condition[e.early]
-    if len(early) and early.sum() >= min(2, len(early)):
-        return int(e.steps[e.early[np.flatnonzero(early)[0]]])
+def held(e: Evidence, values: Array, threshold: float) -> int | None:
+    """The first early step with so large a value, if there are two of them, or but one that has a value."""
+    early = values[e.early]
+    large, known = early >= threshold, np.isfinite(early)
+    if large.any() and large.sum() >= min(2, int(known.sum())):
+        return int(e.steps[e.early[np.flatnonzero(large)[0]]])
     return None
 
 
@@ -187,34 +187,35 @@ def exploding(e: Evidence) -> Finding | None:
     if len(e.streams) >= MANY:  # a sum of branches grows on its way by design
         onward = np.full_like(onward, np.nan)
     for values, what, arrow in ((-back, "delta_rms", "back"), (onward, "activation_rms", "onward")):
-        # Training may repair it within a few steps: what counts is how the network started.
-        if len(values) and values[0] >= EXPLODES:
+        # Training may repair it soon: what counts is how the network started, on two recorded steps.
+        since = held(e, values, EXPLODES)
+        known = np.flatnonzero(np.isfinite(values))
+        if since is not None and values[known[0]] >= EXPLODES:
+            most = float(values[known[0]])
             along = chain(e)
-            factor = 10 ** (values[0] / (len(along) - 1))
+            factor = 10 ** (most / (len(along) - 1))
             first, last = (along[-1], along[0]) if arrow == "back" else (along[0], along[-1])
             return Finding(
                 "exploding",
                 "critical" if e.has_not_learned(0.3) else "warning",
                 f"Exploding signal: {what} grows x{factor:.3g} per layer on its way {arrow}, from layer"
-                f" {number_of(e.layers[first])} to {number_of(e.layers[last])} ({values[0]:.1f} decades),"
-                " from step 0 on",
+                f" {number_of(e.layers[first])} to {number_of(e.layers[last])} ({most:.1f} decades)"
+                f"{from_step(since)}",
                 f"decades of {what}",
-                float(values[0]),
+                most,
                 EXPLODES,
-                float(values[0] - EXPLODES),
+                most - EXPLODES,
                 e.names(along),
-                0,
+                since,
                 try_.known(
                     e,
-                    try_.matched(e),
-                    try_.normalized(e),
-                    try_.residual(e),
+                    *try_.carried(e),
                     (*try_.learning_rate(e, 0.1), "clip=norm"),
                 ),
                 {"factor": float(factor)},
             )
     through = -decades_over_time(e)
-    since = held(e, through >= EXPLODES_OVER_TIME)
+    since = held(e, through, EXPLODES_OVER_TIME)
     if since is None or e.learned(FORGETS):
         return None
     most = float(np.nanmax(through[e.early]))
@@ -244,10 +245,10 @@ def vanishing(e: Evidence) -> Finding | None:
     Looked at early: Adam, whose steps do not shrink with the gradient, hides it later.
     """
     values = decades(e, "delta_rms")
-    since = held(e, values >= VANISHES)
+    since = held(e, values, VANISHES)
     if since is not None:
         early = values[e.early]
-        most = float(early[np.isfinite(early)][0] if early[0] >= VANISHES else np.nanmax(early))
+        most = float(early[0] if early[0] >= VANISHES else np.nanmax(early))
         along = chain(e)
         factor = 10 ** (-most / (len(along) - 1))
         kinds = {e.activations[i] for i in along if e.activations and e.activations[i]}
@@ -270,14 +271,13 @@ def vanishing(e: Evidence) -> Finding | None:
             since,
             try_.known(
                 e,
-                try_.relu(e) if squashed else try_.matched(e),
-                try_.normalized(e),
-                try_.residual(e),
+                try_.relu(e) if squashed else (),
+                *(try_.carried(e) if not squashed else (try_.normalized(e), try_.residual(e))),
             ),
             {"factor": float(factor)},
         )
     through = decades_over_time(e)
-    since = held(e, through >= VANISHES_OVER_TIME)
+    since = held(e, through, VANISHES_OVER_TIME)
     if since is None or e.learned(FORGETS):
         return None
     most = float(np.nanmax(through[e.early]))
@@ -414,7 +414,7 @@ def saturated(e: Evidence) -> Finding | None:
     return Finding(
         "saturated",
         "critical" if e.has_not_learned(0.3) else "warning",
-        f"Saturated: {some(e.names(e.hidden[hit]))} of {len(e.hidden)} hidden at the flat ends of the"
+        f"Saturated: {some(e.names(e.hidden[hit]), len(e.hidden))} at the flat ends of the"
         f" activation, where its slope is {max(float(share[worst]), 0):.0%} of the steepest,"
         f" {'from step 0 on' if at_start else 'at the end'}",
         "mean slope / steepest slope",
@@ -432,20 +432,24 @@ def saturated(e: Evidence) -> Finding | None:
 
 
 def bad_init_scale(e: Evidence) -> Finding | None:
-    """A first loss far above that of a constant answer: the network starts certain, and wrong."""
+    """A first loss far above that of a constant answer: the network starts certain, and wrong.
+
+    One that starts well answers about 0, and where the numbers asked for are far from it that costs more.
+    """
     known = e.loss[e.finite]
     if e.chance is None or e.chance <= 0 or not len(known):
         return None
-    times = float(known[0]) / e.chance
+    constant = max(e.chance, e.zero or 0.0)
+    times = float(known[0]) / constant
     if not times > FIRST_LOSS:
         return None
     soon = known[e.steps[e.finite] <= max(SOON * e.trained, 5)]
-    harmless = len(soon) > 1 and float(soon.min()) < 1.5 * e.chance and e.learned(0.3)
+    harmless = len(soon) > 1 and float(soon.min()) < 1.5 * constant and e.learned(0.3)
     return Finding(
         "bad_init_scale",
         "info" if harmless else "warning" if e.learned(0.3) else "critical",
         f"Weights start too large: the first loss is {times:.3g} times that of a constant answer"
-        f" ({known[0]:.3g} against {e.chance:.3g})",
+        f" ({known[0]:.3g} against {constant:.3g})",
         "first loss / loss of a constant answer",
         times,
         FIRST_LOSS,
@@ -466,17 +470,10 @@ def input_scale(e: Evidence) -> Finding | None:
     """Inputs far from mean 0 and deviation 1; pixels between 0 and 1, one-hot and sparse inputs are not."""
     if e.inputs is None:
         return None
-    mean, std = abs(e.inputs[0]), e.inputs[1]
-    if std <= 0:
+    off = _off_scale(*e.inputs)
+    if off is None:
         return None
-    off = [
-        (mean / std, FAR, f"a mean of {mean / std:.3g} deviations"),
-        (std, LARGE, f"a deviation of {std:.3g}"),
-        (SMALL / std, 1.0, f"a deviation of {std:.3g}"),
-    ]
-    value, threshold, said = max(off, key=lambda one: one[0] / one[1])
-    if value <= threshold:
-        return None
+    value, threshold, said = off
     first = e.loss[0] if len(e.loss) else math.nan
     blown = not first <= FIRST_LOSS * e.chance if e.chance else not math.isfinite(first)
     scaled = (e.choice("normalization") or "none") != "none"
@@ -492,5 +489,45 @@ def input_scale(e: Evidence) -> Finding | None:
         e.names(e.hidden[:1]),
         0,
         try_.known(e, try_.standardized(e), try_.normalized(e)),
-        {"mean": e.inputs[0], "std": std},
+        {"mean": e.inputs[0], "std": e.inputs[1]},
+    )
+
+
+def _off_scale(mean: float, std: float) -> tuple[float, float, str] | None:
+    """What is most out of the ordinary: value, threshold, and words for it; None where nothing is."""
+    if std <= 0:
+        return None
+    off = [
+        (abs(mean) / std, FAR, f"a mean of {abs(mean) / std:.3g} deviations"),
+        (std, LARGE, f"a deviation of {std:.3g}"),
+        (SMALL / std, 1.0, f"a deviation of {std:.3g}"),
+    ]
+    value, threshold, said = max(off, key=lambda one: one[0] / one[1])
+    return None if value <= threshold else (value, threshold, said)
+
+
+def target_scale(e: Evidence) -> Finding | None:
+    """Targets that are left far from mean 0 and deviation 1, and a network that has not learned them.
+
+    Of mse the best constant answer costs their variance, and to answer 0 the mean of their squares.
+    """
+    if e.value("data.standardize_targets") is not False or e.chance is None or e.zero is None:
+        return None
+    mean, std = math.sqrt(max(e.zero - e.chance, 0.0)), math.sqrt(e.chance)
+    off = _off_scale(mean, std)
+    if off is None or not e.has_not_learned(0.3):
+        return None
+    value, threshold, said = off
+    return Finding(
+        "input_scale",
+        "critical",
+        f"Targets are not scaled: they have {said}, and a new network answers about 0",
+        "scale of the targets",
+        value,
+        threshold,
+        margin(value, threshold),
+        (),
+        0,
+        try_.known(e, ("data.standardize_targets=true",), try_.learning_rate(e, 0.1)),
+        {"mean": mean, "std": std},
     )

@@ -31,12 +31,13 @@ EVALUATIONS = 12  # of which a spread is taken
 FLOOR = 1e-2  # of losses whose ratio is taken
 
 RISE, GAP, FITTED = 0.15, 0.5, 0.5  # of the validation loss; in losses of a constant answer
+UNSEEN = 0.98  # loss/validation in losses of a constant answer, below which something is learned
 FROZEN = 1e3  # times less than the layer that moves most; healthy layers differ by 1.2 decades
 
 
 def updates(e: Evidence) -> Array:
-    """(n, l): ||change of W|| / ||W|| of hidden layers."""
-    return e.of("update_ratio")
+    """(n, l): ||change of W|| / ||W|| of the layers that a learning rate is judged by."""
+    return e.of("update_ratio", e.learning)
 
 
 def largest_update(e: Evidence) -> float:
@@ -102,14 +103,12 @@ def _most_moved(e: Evidence) -> tuple[str, ...]:
         return ()
     with np.errstate(all="ignore"):
         most = np.where(np.isfinite(u), u, -1.0).max(axis=0)
-    return e.names(e.hidden[[int(most.argmax())]])
+    return e.names(e.learning[[int(most.argmax())]])
 
 
 def moved(e: Evidence) -> float:
     """How far the middle hidden layer went from its start; without a look at most so far."""
-    looked = e.look("displacement", "last")
-    if not len(e.hidden):  # a linear model
-        looked = e.look("displacement", "last", np.arange(len(e.layers)))
+    looked = e.look("displacement", "last", e.learning)
     if np.isfinite(looked).any():
         return float(np.nanmedian(looked))
     u = updates(e)
@@ -131,7 +130,7 @@ def lr_too_low(e: Evidence) -> Finding | None:
     threshold = UNMOVED * min(1.0, e.trained / STEPS)
     if not distance < threshold or not e.has_not_learned(NO_BETTER):
         return None
-    u = updates(e) if len(e.hidden) else e.of("update_ratio", np.arange(len(e.layers)))
+    u = updates(e)
     typical = float(np.nanmedian(u)) if np.isfinite(u).any() else 0.0
     factor = min(max(try_.GOOD_UPDATE / typical, 10.0), 1e4) if typical > 0 else 100.0
     return Finding(
@@ -151,7 +150,9 @@ def lr_too_low(e: Evidence) -> Finding | None:
 
 
 def unstable_loss(e: Evidence) -> Finding | None:
-    """A loss that swings in the second half of training and does not come down."""
+    """A loss that swings in the second half of training and does not come down; that of a game may."""
+    if e.is_game:
+        return None
     curve = e.validation[np.isfinite(e.validation)]
     whole = len(curve) >= EVALUATIONS  # of a whole split: without the noise of batches
     known = curve if whole else e.loss[e.finite]
@@ -192,8 +193,10 @@ def smooth(values: Array) -> Array:
 def overfit(e: Evidence) -> Finding | None:
     """The validation loss rises while that of training is low, and the gap between them is wide.
 
-    Not where the best weights are back.
+    Not where the best weights are back, nor in a game, whose losses say nothing of the kind.
     """
+    if e.is_game:
+        return None
     curve = e.validation[np.isfinite(e.validation)]
     level, train = e.level, e.metrics.get("loss/train")
     train = e.last_loss if train is None else train
@@ -230,29 +233,33 @@ def overfit(e: Evidence) -> Finding | None:
 
 
 def frozen_layer(e: Evidence) -> Finding | None:
-    """A layer that does not move while others do; not where it was meant: transfer with frozen=true."""
-    u = updates(e)
+    """A layer that does not move while others do; not where it was meant.
+
+    So it is of transfer with frozen=true, and of layers without a gradient in front of all that learn, a
+    backbone: a layer that somebody forgot stands between others.
+    """
+    layers = np.setdiff1d(e.hidden, e.base)
+    u = e.of("update_ratio", layers)
     if e.value("model.frozen") is True or len(u) < 2 or u.shape[1] < 2:
         return None
     stuck = np.nan_to_num(u).max(axis=0) == 0
-    grads = e.of("grad_norm")
+    grads = e.of("grad_norm", layers)
     typical = np.array([float(np.median(c[np.isfinite(c)])) if np.isfinite(c).any() else 0.0 for c in u.T])
     top = float(typical.max())
     most = np.nan_to_num(u).max(axis=1, keepdims=True)
     slow = (typical * FROZEN < top) & (np.nan_to_num(u) * FROZEN < most).all(axis=0)
     hit = (stuck | slow) & (top > 0)
     # a start of zeros has no ratio; a layer without a gradient is frozen, one whose gradient is 0 is not fed
-    hit &= (e.of("weight_norm")[0] > 0) | ~np.isfinite(grads).any(axis=0)
+    hit &= (e.of("weight_norm", layers)[0] > 0) | ~np.isfinite(grads).any(axis=0)
     if not hit.any() or hit.all():
         return None
-    names = e.names(e.hidden[hit])
+    names = e.names(layers[hit])
     least = float(typical[hit].min())
     return Finding(
         "frozen_layer",
         "warning",
-        f"Frozen: {some(names)} of {len(e.hidden)} hidden"
-        f" {'does' if len(names) == 1 else 'do'} not move"
-        f"{'' if least == 0 else f' (by {least:.1e} of its size a step, others by {top:.1e})'}",
+        f"Frozen: {some(names, len(e.hidden))} {'does' if len(names) == 1 else 'do'} not move"
+        f"{'' if least == 0 else f': by {least:.1e} of its size a step, others by {top:.1e}'}",
         "largest update_ratio / that of the layer",
         top / least if least > 0 else math.inf,
         FROZEN,
@@ -265,7 +272,7 @@ def frozen_layer(e: Evidence) -> Finding | None:
 
 def held_back(e: Evidence) -> bool:
     """Does a penalty shrink the weights faster than the loss lets them grow?"""
-    norms = e.of("weight_norm")
+    norms = e.of("weight_norm", e.learning)
     if not try_.without_penalty(e) or len(norms) < 2:
         return False
     with np.errstate(all="ignore"):
@@ -273,8 +280,32 @@ def held_back(e: Evidence) -> bool:
     return bool(np.nanmedian(shrunk) < 0.5) if np.isfinite(shrunk).any() else False
 
 
+def _by_heart(e: Evidence) -> Finding | None:
+    """The training loss comes down, and that of validation never gets below that of a constant answer."""
+    curve = e.validation[np.isfinite(e.validation)]
+    if e.trained < PATIENCE or e.chance is None or e.chance <= 0 or not len(curve):
+        return None
+    best = float(curve.min()) / e.chance
+    if best < UNSEEN or not e.learned(NOT_LEARNED):
+        return None
+    return Finding(
+        "not_learning",
+        "warning",
+        f"Not learning: loss/validation was {best:.3g} times that of a constant answer at best, while"
+        f" loss/train has come down by {e.progress:.0%}; it learns by heart at best, and the labels may be"
+        " wrong",
+        "least loss/validation / loss of a constant answer",
+        best,
+        UNSEEN,
+        margin(best, UNSEEN),
+        numbers={"weights_shrink": 0.0},
+    )
+
+
 def not_learning(e: Evidence) -> Finding | None:
-    """No better than a constant answer, and no rule says why."""
+    """No better than a constant answer, on its own samples or on others, and no rule says why."""
+    if (by_heart := _by_heart(e)) is not None:
+        return by_heart
     if e.trained < PATIENCE or not e.has_not_learned(NOT_LEARNED) or e.progress == -math.inf:
         return None
     shrinks = held_back(e)
@@ -287,7 +318,8 @@ def not_learning(e: Evidence) -> Finding | None:
     return Finding(
         "not_learning",
         "warning",
-        f"Not learning: the loss is {1 - progress:.3g} times that of a constant answer{why}",
+        f"Not learning: the loss is {1 - progress:.3g} times"
+        f" {'what it was at the start' if e.chance is None else 'that of a constant answer'}{why}",
         "progress",
         progress,
         NOT_LEARNED,

@@ -31,12 +31,11 @@ Found = float | str  # a number, or why there is none
 
 SAME = 1e-4  # rows this near to each other, in largest norms of a row, are equal
 DEAD = 0.01  # of a ReLU: above 0 for less than a hundredth of the samples; z < -3 for GELU
-LARGEST = 512  # rows compared with each other, and the smaller side of a matrix whose rank is taken
+LARGEST = 512  # rows compared with each other, of more so many; the smaller side where a rank is taken
 
 NOT_FINITE = "weights that are not finite"
 ONE_ROW = "a single row"
 UNEVEN = "weight matrices with different numbers of rows"
-TOO_LARGE = f"more than {LARGEST} rows"
 TOO_LARGE_FOR_RANK = f"more than {LARGEST} rows and columns"
 UNEVEN_RUNS = "runs with different numbers of units"
 NOT_BY_ITSELF = "the activation does not take each unit by itself"
@@ -292,10 +291,14 @@ def rows(parameters: Sequence[Tensor], like: nn.Module | None = None) -> dict[st
 
 
 def differences(rows: Tensor) -> tuple[Found, Found]:
-    """`row_difference` and `distinct_rows` of (N, F) float64; rows of zeros are equal."""
-    if not 1 < len(rows) <= LARGEST:
-        why = ONE_ROW if len(rows) == 1 else TOO_LARGE
-        return why, why
+    """`row_difference` and `distinct_rows` of (N, F) float64; rows of zeros are equal.
+
+    Of many rows `LARGEST`, from the first to the last.
+    """
+    if len(rows) == 1:
+        return ONE_ROW, ONE_ROW
+    if len(rows) > LARGEST:
+        rows = rows[torch.linspace(0, len(rows) - 1, LARGEST).round().long()]
     moved = rows - rows[0]  # rows that are equal become exact zeros, which the products below keep
     squares = moved.square().sum(dim=1)
     distances = (squares.unsqueeze(1) + squares - 2 * moved @ moved.T).clamp(min=0).sqrt()  # (N, N)

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 import dlexp
-from dlexp.diagnose import of_run
+from dlexp.diagnose import evidence, of_run
 from dlexp.diagnose.evidence import Evidence
 from dlexp.errors import UserError
+from dlexp.record import probes
 
 QUIET = ("device=cpu", "threads=1", "record.tensorboard=false")
 DIGITS = {
@@ -25,6 +26,7 @@ DIGITS = {
     "vanishing": "model.depth=6 activation=sigmoid initializer=xavier_normal train.max_steps=150",
     "exploding": "model.depth=8 initializer=normal train.max_steps=50",
     "symmetric": "initializer=zeros train.max_steps=150",
+    "symmetric of many units": "model.width=600 initializer=constant initializer.val=0.01 train.max_steps=30",
     "dead_units": "initializer=kaiming_normal initializer.bias=-5 train.max_steps=150",
     "lr_too_high": "optimizer=adam optimizer.lr=1 train.max_steps=150",
     "lr_too_low": "optimizer.lr=1e-6 train.max_steps=150",
@@ -96,6 +98,49 @@ def test_a_network_that_is_watched(tmp_path: Path, bend: type[nn.Module], truth:
     assert (found.primary, found.override) == (truth, [])
     if truth == "healthy":
         assert "Without loss/validation" in found.sentence
+
+
+class Backbone(nn.Module):
+    """Three frozen layers, two that learn, and one that nothing runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        old = [m for _ in range(3) for m in (nn.Linear(20, 20), nn.ReLU())]
+        self.old = nn.Sequential(*old).requires_grad_(False)
+        self.new = nn.Sequential(nn.Linear(20, 20), nn.ReLU())
+        self.unused, self.answer = nn.Linear(20, 20), nn.Linear(20, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.answer(self.new(self.old(x)))
+        return answer
+
+
+def test_a_frozen_backbone_that_is_watched(tmp_path: Path) -> None:
+    """What the records say of it, by the reasons that the recorder writes."""
+    torch.manual_seed(0)
+    model, inputs = Backbone(), torch.randn(256, 20)
+    targets = (inputs[:, 0] > 0).long()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    with dlexp.watch(model, tmp_path / "mine", every=5, tensorboard=False) as recorder:
+        for _ in range(120):
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            recorder.step(loss)
+            optimizer.step()
+    e = Evidence.of_run(recorder.folder)  # type: ignore[arg-type]
+    paths = [layer["path"] for layer in json.loads((recorder.folder / "summary.json").read_text())["layers"]]  # type: ignore[operator]
+    assert e.fed is not None and e.absent is not None
+    assert {p for p, x in zip(paths, e.absent, strict=True) if x} == {"unused"}
+    assert {p for p, x in zip(paths, e.fed, strict=True) if x} == {"new.0", "answer"}
+    assert [paths[i] for i in e.hidden] == ["old.0", "old.2", "old.4", "new.0"]
+    assert [paths[i] for i in e.learning] == ["new.0"]
+    assert of_run(recorder.folder).primary == "healthy"  # type: ignore[arg-type]
+
+
+def test_reasons_are_those_of_the_recorder() -> None:
+    """diagnose/ does not load the module that writes them."""
+    assert (evidence.NO_GRADIENT, evidence.NOT_RUN) == (probes.NO_GRADIENT, probes.NOT_RUN)
 
 
 def test_evidence_is_what_the_files_say(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,22 @@ def test_a_network_that_dlexp_did_not_make_gets_no_words() -> None:
     found = diagnose(stuck(quantities={"delta_rms": decades(5.0)}, choices=None, config={}))
     assert (found.primary, found.override, found.further) == ("vanishing", [], [])
     assert "Try" not in found.sentence
+
+
+WATCHED: dict[str, Any] = {"chance": None, "choices": None, "config": {}}
+
+
+def test_a_loss_that_ends_where_guessing_is_says_nothing() -> None:
+    """It started five times higher; of ten classes guessing costs ln 10, if it is cross-entropy."""
+    falling = CHANCE * np.concatenate([np.full(5, 5.0), np.full(RECORDED - 5, 1.04)])
+    e = made(loss=falling, metrics={}, **WATCHED)
+    found = diagnose(e)
+    assert found.primary == "cannot_tell" and "guessing among 10 classes costs (2.3)" in found.sentence
+    lower = dataclasses.replace(e, loss=0.9 * e.loss)
+    assert diagnose(lower).primary == "healthy"
+    assert "of what it was at the start" in diagnose(lower).sentence
+    told = dataclasses.replace(e, choices=MLP)
+    assert diagnose(told).primary == "healthy"  # its loss is known not to have a best constant answer
 
 
 CANNOT = [

@@ -140,6 +140,42 @@ def test_what_adam_hides_later_is_seen_early() -> None:
     assert found and found.since == 0
 
 
+def test_an_error_that_grows_on_one_step_alone_does_not_explode() -> None:
+    """Two early steps, unless there is but one with numbers."""
+    deltas = table([1e-3] * LAYERS)
+    deltas[0] = decades(-5.0)[0]
+    assert signals.exploding(stuck(quantities={"delta_rms": deltas})) is None
+    deltas[1:] = np.nan
+    assert signals.exploding(stuck(quantities={"delta_rms": deltas}))
+    deltas[0], deltas[1:3] = np.nan, decades(-5.0)[:2]
+    found = signals.exploding(stuck(quantities={"delta_rms": deltas}))
+    assert found and found.since == int(stuck().steps[1])
+
+
+@pytest.mark.parametrize(
+    ("choices", "position", "first"),
+    [
+        ({}, "before", ("model=residual_mlp", "model.branch=pre_norm", "model.depth=3")),
+        (
+            {},
+            "after",
+            ("model=residual_mlp", "model.branch=pre_norm", "normalization.position=before", "model.depth=3"),
+        ),
+        ({"activation": "gelu"}, "after", ("initializer=kaiming_normal",)),
+        ({"model": "cnn"}, "before", ("model.depth=4",)),
+    ],
+)
+def test_no_initializer_helps_where_normalization_undoes_its_scale(
+    choices: dict[str, str], position: str, first: tuple[str, ...]
+) -> None:
+    config = CONFIG | {"normalization": {"position": position}}
+    config |= {"model": {"depth": 8}} if choices.get("model") == "cnn" else {}
+    choices = MLP | {"normalization": "batch"} | choices
+    for rule, total in ((signals.exploding, -5.0), (signals.vanishing, 5.0)):
+        found = rule(stuck(quantities={"delta_rms": decades(total)}, choices=choices, config=config))
+        assert found and found.remedies[0] == first
+
+
 def test_an_error_that_grows_explodes() -> None:
     found = signals.exploding(stuck(quantities={"delta_rms": decades(-5.0)}))
     assert found and found.quantity == "decades of delta_rms" and found.value == pytest.approx(5.0)
@@ -321,6 +357,32 @@ def test_a_first_loss_a_few_times_chance_is_none() -> None:
     assert signals.bad_init_scale(made(loss=10 * loss, chance=None)) is None  # against what?
 
 
+def test_numbers_far_from_zero_are_no_large_start() -> None:
+    """Mean 10, deviation 1: a network that answers 0 starts 101 times above the best constant answer."""
+    e = stuck(loss=np.full(RECORDED, 101.0), metrics={}, chance=1.0, zero=101.0)
+    assert signals.bad_init_scale(e) is None
+    assert signals.bad_init_scale(replace(e, zero=None))
+    found = signals.bad_init_scale(replace(e, zero=10.0))
+    assert found and found.value == pytest.approx(10.1)
+
+
+RAW = CONFIG | {"data": {"standardize_targets": False}}
+
+
+@pytest.mark.parametrize(
+    ("chance", "zero", "said"),
+    [(1.0, 101.0, "a mean of 10 deviations"), (5776.0, 28900.0, "a deviation of 76")],
+)
+def test_targets_out_of_scale(chance: float, zero: float, said: str) -> None:
+    level = {"loss": np.full(RECORDED, zero), "metrics": {}, "chance": chance, "zero": zero}
+    found = signals.target_scale(stuck(config=RAW, **level))
+    assert found and found.id == "input_scale" and said in found.sentence
+    assert found.remedies[0] == ("data.standardize_targets=true",)
+    assert signals.target_scale(stuck(**level)) is None  # scaled already
+    learned = level | {"loss": np.geomspace(zero, chance / 10, RECORDED)}
+    assert signals.target_scale(made(config=RAW, **learned)) is None
+
+
 @pytest.mark.parametrize("inputs", [(40.0, 10.0), (0.0, 60.0), (0.0, 0.01), (255.0, 50.0)])
 def test_inputs_out_of_scale(inputs: tuple[float, float]) -> None:
     found = signals.input_scale(stuck(inputs=inputs))
@@ -408,6 +470,13 @@ def test_swings_near_zero_are_noise(level: float) -> None:
     assert training.unstable_loss(made(validation=swinging)) is None
 
 
+def test_a_game_may_swing() -> None:
+    swinging = np.array([0.7, 1.5, 2.3])[np.arange(20) % 3]
+    for rule, curve in ((training.unstable_loss, swinging), (training.overfit, RISING)):
+        assert rule(made(validation=curve))
+        assert rule(made(validation=curve, choices=MLP | {"loss": "non_saturating"})) is None
+
+
 def test_a_loss_that_swings_on_its_way_down() -> None:
     falling = np.geomspace(2.2, 0.5, 20) * (1 + 0.3 * (-1.0) ** np.arange(20))
     assert training.unstable_loss(made(validation=falling)) is None
@@ -470,10 +539,61 @@ def test_frozen_on_purpose() -> None:
     assert training.frozen_layer(made(quantities={"update_ratio": u}, config=config)) is None
 
 
+FED = np.array([False] * 4 + [True] * 3)  # a backbone of four layers, without a gradient
+
+
+def backbone(**changes: Any) -> Evidence:
+    still = np.where(FED, 2e-3, 0.0)
+    looks = {("displacement", "last"): np.where(FED, 0.4, 0.0)}
+    return stuck(fed=FED, looks=looks, quantities={"update_ratio": table(still)}, **changes)
+
+
+def test_a_frozen_backbone_is_no_fault_and_no_learning_rate() -> None:
+    e = backbone()
+    assert e.names(e.learning) == ("05_linear", "06_linear")
+    assert training.moved(e) == 0.4
+    assert training.lr_too_low(e) is None and training.frozen_layer(e) is None
+    assert training.lr_too_low(replace(e, fed=None)) and training.frozen_layer(replace(e, fed=None))
+
+
+def test_a_layer_without_a_gradient_between_others_is_forgotten() -> None:
+    u, fed = table(2e-3 * ONES), np.ones(LAYERS, bool)
+    u[:, 2], fed[2] = 0.0, False
+    found = training.frozen_layer(made(quantities={"update_ratio": u}, fed=fed))
+    assert found and found.sentence == "Frozen: layer 3 (1 of 6 hidden) does not move"
+
+
+def test_where_only_the_last_layer_learns_it_is_judged() -> None:
+    fed = np.array([False] * 6 + [True])
+    looks = {("displacement", "last"): np.where(fed, 1e-4, 0.0)}
+    e = stuck(fed=fed, looks=looks, quantities={"update_ratio": table(np.where(fed, 1e-6, 0.0))})
+    found = training.lr_too_low(e)
+    assert found and found.value == 1e-4
+    assert training.lr_too_low(replace(e, looks={("displacement", "last"): 0.4 * ONES})) is None
+
+
+def test_a_layer_that_never_runs_is_not_hidden() -> None:
+    u, absent = table(2e-3 * ONES), np.zeros(LAYERS, bool)
+    u[:, 2], absent[2] = 0.0, True
+    e = made(quantities={"update_ratio": u}, absent=absent, fed=~absent)
+    assert training.frozen_layer(e) is None and len(e.hidden) == LAYERS - 2
+    unused = replace(e, absent=np.arange(LAYERS) == LAYERS - 1)  # then the one before it answers
+    assert e.names(unused.hidden)[-1] == "05_linear"
+
+
 def test_not_learning() -> None:
     found = training.not_learning(stuck())
     assert found and found.remedies[0] == ("optimizer=adam",)
     assert training.not_learning(stuck(trained=50)) is None  # no network has to have learned so soon
+
+
+def test_what_is_learned_by_heart_alone() -> None:
+    """Wrong labels: the training loss comes down, on others the network is no better than a constant."""
+    found = training.not_learning(made(validation=np.linspace(1.0, 1.1, 20) * CHANCE))
+    assert found and found.severity == "warning" and found.value == pytest.approx(1.0)
+    assert "has come down by 91%" in found.sentence and "by heart" in found.sentence
+    assert training.not_learning(made(validation=np.linspace(0.97, 1.1, 20) * CHANCE)) is None
+    assert training.not_learning(made(validation=np.full(20, CHANCE), chance=None)) is None
 
 
 def test_weights_that_a_penalty_shrinks() -> None:

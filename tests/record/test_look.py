@@ -138,7 +138,15 @@ def test_rows_by_hand() -> None:
     assert differences(torch.zeros(4, 3).double()) == (0.0, 0.25)
     assert differences(torch.full((64, 9), 0.05).double()) == (0.0, 1 / 64)
     assert differences(torch.ones(1, 3).double()) == ("a single row", "a single row")
-    assert differences(torch.empty(513, 1)) == ("more than 512 rows", "more than 512 rows")
+
+
+def test_of_many_rows_some_are_compared_evenly_chosen() -> None:
+    """All alike, all unlike, and a layer one half of whose units are copies of one."""
+    assert differences(torch.full((2400, 9), 0.05).double()) == (0.0, 1 / 512)
+    unlike = torch.eye(600).double()
+    assert differences(unlike) == (pytest.approx(2**0.5), 1.0)
+    half = torch.cat([unlike, torch.ones(600, 600).double()])
+    assert differences(half)[1] == pytest.approx((256 + 1) / 512)
 
 
 @pytest.mark.parametrize(("apart", "distinct"), [(0.9e-4, 1 / 16), (1.1e-4, 1.0)])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dlexp.train.chance import chance_loss
+from dlexp.train.chance import chance_loss, zero_loss
 
 
 def best(loss: object, shape: tuple[int, ...]) -> float:
@@ -57,3 +57,10 @@ def test_what_the_loss_leaves_out_does_not_count() -> None:
 def test_of_other_losses_it_is_not_known() -> None:
     assert chance_loss("hinge", CLASSES, 3) is None
     assert chance_loss("mse", CLASSES, 3) is None
+
+
+def test_to_answer_nothing_costs_the_mean_square() -> None:
+    """(1 + 9 + 4 + 4) / 4; of classes it is not known."""
+    numbers = torch.tensor([[1.0, 3.0], [-2.0, 2.0]])
+    assert zero_loss("mse", numbers) == pytest.approx(4.5)
+    assert zero_loss("mae", numbers) is None and zero_loss("mse", CLASSES) is None
