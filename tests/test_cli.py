@@ -100,8 +100,9 @@ def only_run(folder: Path) -> Path:
 
 
 TOP = (
-    "allowed: activation, anomaly, augmentation, clip, data, debug, device, dropout, gradient_check, head,"
-    " initializer, loss, metrics, model, name, normalization, objective, optimizer, outputs, record,"
+    "allowed: activation, anomaly, augmentation, clip, data, debug, device, dropout, experiment,"
+    " gradient_check, head, initializer, loss, metrics, model, name, normalization, objective, optimizer,"
+    " outputs, record,"
     " regularizer, scheduler, seed, stopping, sweep, task, threads, train"
 )
 DEPTH = "allowed: a whole number from 1 to 10000"
