@@ -46,6 +46,22 @@ def test_real_runs(tmp_path: Path, truth: str) -> None:
     assert of_run(tmp_path / "run").primary == truth.split()[0]
 
 
+def test_a_frozen_source_is_no_low_learning_rate(tmp_path: Path) -> None:
+    """A new last layer on top of what is there: that is what the rate is judged by."""
+    run(tmp_path / "old", "initializer=kaiming_normal train.max_steps=150 train.keep_weights=true")
+    for lr, truth in (("0.1", "healthy"), ("1e-6", "lr_too_low")):
+        words = f"model=transfer model.source='{tmp_path / 'old'}' optimizer.lr={lr} train.max_steps=300"
+        run(tmp_path / lr, words)
+        assert of_run(tmp_path / lr).primary == truth
+
+
+def test_targets_as_they_are(tmp_path: Path) -> None:
+    made = run(tmp_path / "run", "data=diabetes data.standardize_targets=false train.max_steps=150")
+    facts, found = made.summary["facts"], of_run(tmp_path / "run")
+    assert facts["zero_loss"] > 3 * facts["chance_loss"]
+    assert (found.primary, found.override) == ("input_scale", ["data.standardize_targets=true"])
+
+
 def test_the_sentence_of_a_sigmoid_network(tmp_path: Path) -> None:
     """Its factor is that of the recorded deltas, worked out here by all pairs of layers."""
     made = run(tmp_path / "run", DIGITS["vanishing"])

@@ -594,6 +594,8 @@ def test_what_is_learned_by_heart_alone() -> None:
     assert "has come down by 91%" in found.sentence and "by heart" in found.sentence
     assert training.not_learning(made(validation=np.linspace(0.97, 1.1, 20) * CHANCE)) is None
     assert training.not_learning(made(validation=np.full(20, CHANCE), chance=None)) is None
+    meant = CONFIG | {"train": {"fixed_batch": True}}
+    assert training.not_learning(made(validation=np.full(20, CHANCE), config=meant)) is None
 
 
 def test_weights_that_a_penalty_shrinks() -> None:
