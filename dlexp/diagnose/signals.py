@@ -31,6 +31,7 @@ FORGETS = 0.5  # progress from which on a network that forgets has not needed to
 DEAD = 0.5  # share of units of a layer; healthy 0.39 at the start and 0.31 later, dying 0.78 and more
 NEARLY_ALL = 0.9  # of the units of a layer: what is behind it gets next to nothing
 SATURATED = 0.25  # mean slope / steepest slope; healthy 0.59 and more at the start, 0.40 later
+LEARNED_ANYWAY = 0.8  # progress from which on a start at the flat ends has done no harm
 FIRST_LOSS = 5.0  # in losses of a constant answer; healthy 1 to 1.9, too large a start 9 and more
 SOON = 0.05  # of all steps: a first loss that has come down by then did no harm
 FAR, SMALL, LARGE = 3.0, 0.1, 10.0  # |mean| / deviation of inputs, and the deviation
@@ -411,9 +412,10 @@ def saturated(e: Evidence) -> Finding | None:
     worst = int(np.nanargmin(share))
     hit = share <= SATURATED
     since = 0 if at_start else int(e.trained)
+    harmless = e.learned(LEARNED_ANYWAY)
     return Finding(
         "saturated",
-        "critical" if e.has_not_learned(0.3) else "warning",
+        "info" if harmless else "critical" if e.has_not_learned(0.3) else "warning",
         f"Saturated: {some(e.names(e.hidden[hit]), len(e.hidden))} at the flat ends of the"
         f" activation, where its slope is {max(float(share[worst]), 0):.0%} of the steepest,"
         f" {'from step 0 on' if at_start else 'at the end'}",
