@@ -19,7 +19,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, identity, near, over
+from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, changes, identity, near, over
 from dlexp.lab.draw import panels
 from dlexp.lab.verdict import spread_of
 from dlexp.plots.style import BLACK, BLUE, GREY, WORD_COLOURS, beside, say_y, share
@@ -243,7 +243,7 @@ def by_place(runs: Runs, place: str, other: str) -> Verdict:
     for word in trained(runs, "normalization=batch").by("activation"):
         here, there = (trained(runs, f"activation={word} {PLACE}={at}") for at in (place, other))
         more = minus(here.values("accuracy/test"), there.values("accuracy/test"))
-        found[word] = at_least(more, 0.03)
+        found[word] = changes(more, 0.03)
     return over("activation", found)
 
 
@@ -385,7 +385,7 @@ def not_its_own(runs: Runs) -> Verdict:
     found = {}
     for name in GROUPS:
         more = minus(own.values("running"), own.values(f"own_{name}"))
-        found[name if name == "one class" else f"{name} in a batch"] = at_least(more, 0.01)
+        found[name if name == "one class" else f"{name} in a batch"] = changes(more, 0.01)
     return over("batch", found).says(f"answers that differ between batches of 64 and of 8: {moved}")
 
 
@@ -468,7 +468,7 @@ def regulariser(runs: Runs) -> Verdict:
             spread_of(own.of(f"normalization={w}").values("accuracy/train").values())
             for w in ("batch", "none")
         ]
-        found[f"{data} [on training {fit[0]}, without {fit[1]}]"] = at_least(minus(one, other), 0.01)
+        found[f"{data} [on training {fit[0]}, without {fit[1]}]"] = changes(minus(one, other), 0.01)
     return over("data", found)
 
 

@@ -27,6 +27,7 @@ from dlexp.lab import (
     all_of,
     at_least,
     at_most,
+    changes,
     exceeds,
     fact,
     identity,
@@ -300,7 +301,7 @@ def small_weights(runs: Runs) -> Verdict:
     found = {}
     for biases, arms in own:
         small, normal = (arms.of(f"scale={scale}").values("dead before") for scale in ("0.0001", "1"))
-        found[biases] = at_least(minus(small, normal), 0.05)
+        found[biases] = changes(minus(small, normal), 0.05)
     return over("biases", found)
 
 
@@ -334,7 +335,7 @@ def unscaled_data(runs: Runs) -> Verdict:
         inputs = own.by("inputs")
         well = inputs.pop("standardized").values("dead after")
         for scale, arm in inputs.items():
-            found[f"0..{scale}, rate {rate}"] = at_least(minus(arm.values("dead after"), well), 0.1)
+            found[f"0..{scale}, rate {rate}"] = changes(minus(arm.values("dead after"), well), 0.1)
     return over("pixels and rate", found)
 
 
@@ -480,7 +481,7 @@ def many_negative(runs: Runs) -> Verdict:
     found = {}
     for bias, own in at_best(runs).by("bias").items():
         leaky, relu = (own.of(f"net={net}").values("accuracy/test") for net in ("leaky_0.1", "relu"))
-        found[bias] = at_least(minus(leaky, relu), 0.05)
+        found[bias] = changes(minus(leaky, relu), 0.05)
     return over("bias", found)
 
 
@@ -523,10 +524,10 @@ def elu_helps(runs: Runs) -> Verdict:
     found = {}
     for name, own in {"width 2": runs.part("narrow").of("depth=10"), "width 8": runs.part("wide")}.items():
         relu, elu = (of_groups(own.of(f"net={net}"), "collapsed") for net in ("relu", "elu"))
-        found[f"|x|, {name}"] = at_least(minus(relu, elu), 0.05)
+        found[f"|x|, {name}"] = changes(minus(relu, elu), 0.05)
     for bias, own in at_best(runs).by("bias").items():
         relu, elu = (own.of(f"net={net}").values("accuracy/test") for net in ("relu", "elu"))
-        found[f"digits, bias {bias}"] = at_least(minus(elu, relu), 0.05)
+        found[f"digits, bias {bias}"] = changes(minus(elu, relu), 0.05)
     return over("case", found)
 
 

@@ -23,6 +23,7 @@ from dlexp.lab import (
     all_of,
     at_least,
     at_most,
+    changes,
     exceeds,
     identity,
     over,
@@ -191,7 +192,7 @@ def learns_better(runs: Runs) -> Verdict:
         free = arms.pop("none", Runs([])).values("accuracy/test")
         best = max(arms.values(), key=mean_validation, default=Runs([]))
         gains = {seed: x - free.get(seed, math.nan) for seed, x in best.values("accuracy/test").items()}
-        found[f"a net that {network}"] = at_least(gains, 0.05)
+        found[f"a net that {network}"] = changes(gains, 0.05)
     return over("network", found)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Runs, Verdict, all_of, at_least, at_most, exceeds, over
+from dlexp.lab import Experiment, Runs, Verdict, all_of, at_least, at_most, changes, exceeds, over
 from dlexp.lab.verdict import spread_of
 from dlexp.plots.style import BLACK, BLUE, GREY, VERMILLION, beside, inches, say_y, share
 
@@ -207,7 +207,7 @@ def faster(runs: Runs) -> Verdict:
                 bad = arms.of(f"data.standardize={how}").values("accuracy/test")
                 if bad:
                     more = {seed: good.get(seed, math.nan) - x for seed, x in bad.items()}
-                    found[f"{optimizer}, {data} {name}"] = at_least(more, 0.1)
+                    found[f"{optimizer}, {data} {name}"] = changes(more, 0.1)
     return over("data and optimizer", found)
 
 
@@ -242,14 +242,14 @@ def leakage(runs: Runs) -> Verdict:
     """
     found, choosing = {}, []
     for size, own in runs.part("leak").by("size").items():
-        found[f"{size} samples"] = at_least(own.values("scaling"), 0.01)
+        found[f"{size} samples"] = changes(own.values("scaling"), 0.01)
         choosing.append(f"{size}: {spread_of(own.values('choosing').values())}")
     for data, own in trained(runs).of("optimizer=adam").by("data").items():
         honest, leaky = (
             own.of(f"data.standardize={how}").values("accuracy/test") for how in ("feature", "leak")
         )
         if leaky:
-            found[data] = at_least({seed: x - honest.get(seed, math.nan) for seed, x in leaky.items()}, 0.01)
+            found[data] = changes({seed: x - honest.get(seed, math.nan) for seed, x in leaky.items()}, 0.01)
     return over("data", found).says(
         f"gained by choosing features with all labels: {', '.join(choosing)}; by scaling"
     )

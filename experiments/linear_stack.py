@@ -15,7 +15,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, identity, over
+from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, changes, identity, over
 from dlexp.lab.verdict import spread_of
 from dlexp.plots.style import BLACK, BLUE, GREY, VERMILLION, inches, say_y
 
@@ -168,7 +168,7 @@ def minus(one: dict[int, float], other: dict[int, float]) -> dict[int, float]:
     criterion="0.05 more on each",
 )
 def learns_bent(runs: Runs) -> Verdict:
-    return all_of({name: at_least(more, 0.05) for name, more in gained(runs, BENT).items()})
+    return all_of({name: changes(more, 0.05) for name, more in gained(runs, BENT).items()})
 
 
 @lab.claim(
@@ -215,7 +215,7 @@ def real_is_bent(runs: Runs) -> Verdict:
     against the claim.
     """
     real = tuple(name for name in runs.part("linear_stack").by("data") if name not in INVENTED)
-    return over("data", {name: at_least(more, 0.01) for name, more in gained(runs, real).items()})
+    return over("data", {name: changes(more, 0.01) for name, more in gained(runs, real).items()})
 
 
 @lab.claim(
@@ -383,7 +383,7 @@ def more_powerful(runs: Runs) -> Verdict:
     found = {}
     for name, own in trained(runs, "model=mlp model.depth=1").by("data").items():
         one, other = (own.of(f"activation={word}").values("accuracy/test") for word in ("relu", "identity"))
-        found[name] = at_least(minus(one, other), 0.01)
+        found[name] = changes(minus(one, other), 0.01)
     return over("data", found)
 
 

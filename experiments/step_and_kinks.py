@@ -16,7 +16,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Runs, Verdict, all_of, at_least, at_most, identity, over
+from dlexp.lab import Experiment, Runs, Verdict, all_of, at_least, at_most, changes, identity, over
 from dlexp.lab.draw import panels
 from dlexp.plots.style import GREY, WORD_COLOURS, beside, say_y, share
 
@@ -111,7 +111,7 @@ def must_be_differentiable(runs: Runs) -> Verdict:
     """A kink costs nothing. A slope of 0 everywhere costs all that lies below it; and not even that needs a
     differentiable function: with a made-up slope on the way back, a step learns as well as tanh.
     """
-    return over("activation", {word: at_most(own, -0.1) for word, own in short_of_tanh(runs).items()})
+    return over("activation", {word: changes(own, -0.1) for word, own in short_of_tanh(runs).items()})
 
 
 @lab.claim(
@@ -151,7 +151,7 @@ def continuity_is_needed(runs: Runs) -> Verdict:
     function's own.
     """
     slopes = {"step": "0, its own", "step_ste": "1 near the threshold"}
-    found = {slopes[word]: at_most(own, -0.1) for word, own in short_of_tanh(runs).items() if word in slopes}
+    found = {slopes[word]: changes(own, -0.1) for word, own in short_of_tanh(runs).items() if word in slopes}
     return over("slope", found)
 
 

@@ -11,10 +11,24 @@ Xavier's, 1 for ReLU with He's, and 0.58 even for a slope of exactly 1 with PyTo
 """
 
 import math
+from functools import partial
 
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, exceeds, identity, near, over
+from dlexp.lab import (
+    Experiment,
+    Run,
+    Runs,
+    Verdict,
+    all_of,
+    at_least,
+    at_most,
+    changes,
+    exceeds,
+    identity,
+    near,
+    over,
+)
 from dlexp.lab.draw import lines
 
 lab = Experiment(
@@ -58,6 +72,15 @@ def straight(run: Run) -> float:
 
     logs = [math.log(x) for x in run.profile("delta_rms")[:-1] if x > 0]
     return correlation(range(len(logs)), logs) ** 2 if len(logs) > 2 else math.nan
+
+
+STEEPEST = {"sigmoid": 0.25}
+
+
+def slope(run: Run, end: str) -> float:
+    """Mean over the hidden layers of the mean slope of their activations."""
+    slopes = [x for x in run.profile("slope_mean", end)[:-1] if x is not None]
+    return sum(slopes) / len(slopes) if slopes else math.nan
 
 
 def decades(run: Run) -> float:
@@ -257,15 +280,19 @@ def learning_stops(runs: Runs) -> Verdict:
 
 @lab.claim(
     "3:322",
-    "Gradients become small as the network learns.",
-    measures="factor of delta_rms per layer before and after training, 3 hidden layers, best rate of SGD",
-    criterion="before - after >= 0.05 for each activation",
+    "The gradients of the activation function become small as the network learns.",
+    measures="mean slope of the activations before minus after training, 3 hidden layers, best rate of SGD",
+    criterion="0.05 of the largest slope or more, for each activation",
 )
 def shrink_by_learning(runs: Runs) -> Verdict:
-    """They are smallest at the start: training makes weights grow, and the factor with them."""
+    """Slopes do. What is multiplied from layer to layer is slope times weights, and these grow: the factor of
+    the error rises in the same runs, from 0.22 to 0.94 with the sigmoid, so the signal does not vanish by it.
+    """
     found = {}
     for word, own in learned(runs, "optimizer=sgd model.depth=3").by("activation").items():
-        found[word] = exceeds(own.values("delta_factor_first"), own.values("delta_factor_last"), by=0.05)
+        steepest = STEEPEST.get(word, 1.0)
+        before, after = (own.values(partial(slope, end=end)) for end in ("first", "last"))
+        found[word] = changes({seed: (before[seed] - after[seed]) / steepest for seed in before}, 0.05)
     return over("activation", found)
 
 

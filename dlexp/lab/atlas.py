@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,9 +40,13 @@ def write_page(result: Result) -> tuple[Path, Path | None]:
     return path, png
 
 
-def write(results: Sequence[Result], table: Path | None = None) -> list[Path]:
-    """The whole atlas into outputs/atlas, and with `table` the table of verdicts there."""
-    folder = results[0].outputs / "atlas"
+def write(results: Sequence[Result], table: Path | None = None, name: str = "atlas") -> list[Path]:
+    """The atlas into outputs, and with `table` the table of verdicts there.
+
+    Args:
+        name: of its folder; that of a part, or of other choices, is not that of the whole.
+    """
+    folder = results[0].outputs / name
     folder.mkdir(parents=True, exist_ok=True)
     for result in results:
         _write_experiment(folder / f"{result.experiment.slug}.html", result, _figure(result), "index.html")
@@ -72,13 +75,12 @@ def as_markdown(results: Sequence[Result]) -> str:
     """The verdicts as a table for the repository."""
     every = [(result, claim, verdict) for result in results for claim, verdict in result.verdicts]
     counts = Counter(verdict.word for *_, verdict in every)
-    today = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     said = ", ".join(f"{counts[word]} {word}" for word in WORDS)
     lines = [
         "# Results",
         "",
         f"{len(every)} claims of the notes, judged by {len(results)} experiments: {said}.",
-        f"Measured on {today} with {versions()}; seeds stand with each number.",
+        f"Runs of {_days(results)}, with {versions()}; seeds stand with each number.",
         "Made by `python -m experiments --all`; 3:337 is line 337 of note 3.",
         "",
         f"| {' | '.join(COLUMNS)} |",
@@ -95,6 +97,13 @@ def as_markdown(results: Sequence[Result]) -> str:
         escaped = [cell.replace("|", "\\|") for cell in cells]
         lines.append(f"| {' | '.join(escaped)} |")
     return "\n".join(lines) + "\n"
+
+
+def _days(results: Sequence[Result]) -> str:
+    """On which days the runs were made, which may be kept from earlier."""
+    started = (run.job.started for result in results for run in result.runs)
+    days = sorted({day[:10] for day in started if day[:1].isdigit()})
+    return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "no day"
 
 
 def versions() -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dlexp.errors import TRACE_HINT, UserError
 from dlexp.lab import jobs
 from dlexp.lab.experiment import Experiment, Result, asked
+from dlexp.words import key_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +34,8 @@ def of_page(experiment: Experiment) -> None:
         show(result, console)
         page, picture = _write(result)
         console.print(f"{'look':<12}{page}{f'  {picture}' if picture else ''}", soft_wrap=True)
+        if result.failed:
+            sys.exit(1)
 
 
 def notebook(folder: Path) -> None:
@@ -58,9 +61,12 @@ def notebook(folder: Path) -> None:
         from dlexp.lab import atlas
 
         # The table in the repository is that of all experiments as they stand.
+        whole = options.all and not options.quick and not [w for w in words if key_of(w) != "outputs"]
         table = folder / "RESULTS.md" if options.all and not options.quick and not words else None
-        for path in atlas.write(results, table):
+        for path in atlas.write(results, table, "atlas" if whole else "atlas_part"):
             console.print(f"{'wrote':<12}{path}", soft_wrap=True)
+        if any(result.failed for result in results):
+            sys.exit(1)
 
 
 def pages(folder: Path, slugs: Sequence[str], *, every: bool) -> list[Path]:

@@ -68,6 +68,17 @@ def exceeds(one: Seeds, other: Seeds, by: float) -> Verdict:
     return verdict.says(f"{spread_of(one.values())} against {spread_of(other.values())}, difference")
 
 
+def changes(differences: Seeds, by: float) -> Verdict:
+    """Of paired differences: supported if they are the margin or more, refuted if the opposite is.
+
+    Args:
+        by: the margin, negative where it is to become less.
+    """
+    sign = 1 if by > 0 else -1
+    asked = f"asked: {compact(by)} or {'more' if by > 0 else 'less'}"
+    return _tally(differences, lambda x: sign * x >= abs(by), lambda x: sign * x <= -abs(by), asked)
+
+
 def identity(residuals: Seeds, tolerance: float) -> Verdict:
     """Supported if no number is further from 0 than rounding takes it; refuted if one is."""
     known = [abs(x) for x in residuals.values()]
