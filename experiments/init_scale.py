@@ -76,7 +76,7 @@ def off(run: Run) -> float:
     "3:394",
     "He's weights, of variance 2/n, are for ReLU.",
     measures="factor of delta_rms and of activation_rms per layer, depth 20, against s sqrt(n / 2) for"
-    " six starts",
+    " five starts",
     criterion="within 10 % of it",
 )
 def factor_is_that_of_theory(runs: Runs) -> Verdict:

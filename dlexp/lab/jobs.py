@@ -12,7 +12,10 @@ import importlib.util
 import inspect
 import json
 import multiprocessing
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -30,6 +33,7 @@ from dlexp.report.jobs import Job
 from dlexp.sweep.command import Command, parse
 from dlexp.words import expanded, folder_name, key_of, split_words, unquoted
 
+PATIENCE = 5.0  # seconds
 QUIET = (
     "record.tensorboard=false",
     "record.images=false",
@@ -118,7 +122,8 @@ def work(tasks: Sequence[Task], jobs: int = 1) -> Iterator[Task]:
             do(task)
             yield task
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    context, own = multiprocessing.get_context("spawn"), os.getpid()
+    with ProcessPoolExecutor(jobs, context, initializer=_end_after, initargs=(own,)) as pool:
         waiting = {pool.submit(_launched, task): task for task in left}
         try:
             for future in as_completed(waiting):
@@ -127,6 +132,18 @@ def work(tasks: Sequence[Task], jobs: int = 1) -> Iterator[Task]:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _end_after(parent: int) -> None:
+    """End this process, also while it waits, once the one that launched it is gone; a job may stop first."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        time.sleep(PATIENCE)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def do(task: Task) -> None:

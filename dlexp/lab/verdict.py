@@ -85,7 +85,8 @@ def identity(residuals: Seeds, tolerance: float) -> Verdict:
     if not known or not all(map(math.isfinite, known)):
         return Verdict(INCONCLUSIVE, "no number" if not known else "not every number is finite", len(known))
     word = SUPPORTED if max(known) <= tolerance else REFUTED
-    said = f"at most {compact(max(known))} off (tolerance {compact(tolerance)}; {_count(len(known))})"
+    how = "at most" if word == SUPPORTED else "up to"
+    said = f"{how} {compact(max(known))} off (tolerance {compact(tolerance)}; {_count(len(known))})"
     return Verdict(word, said, len(known), max(known))
 
 

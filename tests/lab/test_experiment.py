@@ -167,7 +167,7 @@ def test_what_was_measured_is_kept_until_its_source_changes(tmp_path: Path) -> N
     assert calls(tmp_path)[4:] == ["3,0", "3,1"]
     changed = of(measuring(tmp_path, MEASURING.replace("FACTOR = 2", "FACTOR = 3")), [outputs])
     assert len(calls(tmp_path)) == 10 and changed.verdicts[0][1].word == "refuted"
-    assert "at most 1 off" in changed.verdicts[0][1].measured
+    assert "up to 1 off" in changed.verdicts[0][1].measured
 
 
 @pytest.mark.parametrize(
