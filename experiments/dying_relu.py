@@ -46,6 +46,7 @@ lab = Experiment(
 GROUPS, NETS = 3, 100  # networks that fit |x|: each group counts as a seed
 POINTS = 17  # of |x|, from -sqrt 3 to sqrt 3
 CONSTANT = 1e-2  # a network whose outputs vary less says the same for every x
+ROUNDING = 1e-6  # of a loss near 0.3, with room to spare
 
 
 def activation_of(net: str) -> Callable[[Any], Any]:
@@ -124,7 +125,7 @@ def fit(net: str, width: int, depth: int, steps: int) -> dict[str, list[float]]:
     return {
         "collapsed": groups.float().mean(1).tolist(),
         "loss": of_collapsed(loss),
-        "way down": of_collapsed(loss - lowest),
+        "has a way down": of_collapsed((loss - lowest > ROUNDING).float()),
     }
 
 
@@ -418,13 +419,14 @@ def born_dead(width: int, depth: float) -> float:
 @lab.claim(
     "3:150b",
     "The network gets stuck in a local minimum.",
-    measures="collapsed networks, |x|, width 2, depth 10: loss against the best constant's; how much lower it"
-    " is at the best of 20 places 0.001 away in each weight",
-    criterion="within 5 %; <= 1e-4",
+    measures="collapsed networks, |x|, width 2, depth 10: loss against the best constant's; share of"
+    " those with a lower loss, by more than rounding, in one of 20 places 0.001 away in each weight",
+    criterion="within 5 %; <= 0.05",
 )
 def local_minimum(runs: Runs) -> Verdict:
-    """A flat one: nothing but the last bias changes the outputs at all, and that is at its best. Far away is
-    a loss near 0, which the networks that live find.
+    """They answer with the best constant, as in a minimum. But many sit on a kink, their biases at exactly
+    0, where PyTorch's slope is 0: a lower loss lies next to them, and no gradient leads there. What they
+    are stuck in is a place without gradient.
     """
     own = runs.part("narrow").of("net=relu depth=10")
     ys = [math.sqrt(3) * abs(2 * i / (POINTS - 1) - 1) for i in range(POINTS)]
@@ -432,7 +434,7 @@ def local_minimum(runs: Runs) -> Verdict:
     return all_of(
         {
             "loss": near(of_groups(own, "loss"), constant, within=0.05),
-            "way down": at_most(of_groups(own, "way down"), 1e-4),
+            "has a way down": at_most(of_groups(own, "has a way down"), 0.05),
         }
     )
 
@@ -440,8 +442,8 @@ def local_minimum(runs: Runs) -> Verdict:
 @lab.claim(
     "3:155a",
     "Careful initialization prevents it.",
-    measures="share of collapsed networks, width 2, depth 10: He's start minus the one of Lu et al. 2020",
-    criterion=">= 0.2",
+    measures="share of collapsed networks, width 2, depth 10: He's start, and the one of Lu et al. 2020",
+    criterion=">= 0.8 with He's, <= 0.4 with the other, as is asked of Leaky ReLU",
 )
 def careful_start(runs: Runs) -> Verdict:
     """One large positive weight or bias for each unit. It prevents some, not all: of networks that narrow and
@@ -450,7 +452,7 @@ def careful_start(runs: Runs) -> Verdict:
     he, safe = (
         of_groups(runs.part("narrow").of(f"net={net} depth=10"), "collapsed") for net in ("relu", "relu_safe")
     )
-    return exceeds(he, safe, by=0.2)
+    return all_of({"He": at_least(he, 0.8), "careful": at_most(safe, 0.4)})
 
 
 @lab.claim(

@@ -169,7 +169,7 @@ def explodes(runs: Runs) -> Verdict:
 
 @lab.claim(
     "1:154",
-    "Hence LSTM and GRU: they are there to keep gradients from vanishing.",
+    "Hence LSTM and GRU: as they are, they keep gradients from vanishing.",
     measures="decades by which the gradient changes from the last input to the first, 100 steps; PyTorch's"
     " start",
     criterion=">= -2, for each cell",

@@ -34,6 +34,12 @@ class Run:
     def seed(self) -> int:
         return int(self.words.get(SEED, 0))
 
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing among the classes, which counts for a network that diverged."""
+        outputs = (self.job.summary.get("data") or {}).get("outputs")
+        return 1 / outputs if outputs else math.nan
+
     def asked(self, key: str) -> str | None:
         """The value of a key as it was typed, or as its configuration has it."""
         return self.words[key] if key in self.words else self.job.asked(key)
