@@ -16,7 +16,7 @@ import dlexp
 from dlexp.report.command import command
 
 WORDS = ["model.depth=10", "activation=sigmoid", "initializer=xavier_normal", "train.epochs=5"]
-SIZE = (1180, 1195)
+SIZE = (1180, 1720)
 
 
 def main() -> None:
