@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,14 +100,15 @@ def of_sweep(sweep: Sweep, console: Console, *, as_json: bool) -> None:
         content = clean({"kind": "sweep", "folder": str(sweep.folder), "runs": runs})
         print(json.dumps(content, allow_nan=False))
         return
+    from dlexp.report.sweep import counted
+
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in (*sweep.keys, "diagnosis", "for example"):
         table.add_column(column)
     for arm in sweep.rows:
         own = [found[job.name] for job in arm.jobs if job.name in found]
-        counts = Counter(one.primary for one in own)
         worst = max(own, key=lambda one: diagnose.SEVERITIES.index(one.severity), default=None)
-        said = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing recorded"
+        said = counted(one.primary for one in own) or "nothing recorded"
         style = SEVERE[worst.severity] if worst else ""
         table.add_row(*map(str, arm.values), Text(said, style), worst.sentence if worst else "")
     console.print(table)
@@ -129,7 +129,7 @@ def show(case: Case, console: Console, *, checked: bool = False) -> None:
         lines.append(("evidence", Text(_evidence(found))))
     lines += [("explains", Text(f"{one['id']}: {one['sentence']}")) for one in found.folded]
     if case.words is not None:
-        tries = suggestions(case)
+        tries = case.diagnosis.tries
         lines += [("try" if n == 0 else "or", Text(_command(case, own))) for n, own in enumerate(tries)]
         if tries and not checked:
             lines.append(("check it", Text(f"dlexp doctor {shlex.quote(str(case.folder))} --fix")))
@@ -178,7 +178,7 @@ def fix(folder: Path, console: Console) -> bool:
         what = "a loop of your own, which dlexp cannot run; allowed: a run of dlexp"
         raise UserError(f"doctor {folder} --fix: {what}")
     show(first, console, checked=True)
-    if not suggestions(first):
+    if not first.diagnosis.tries:
         console.print("nothing to try")
         return first.diagnosis.severity in ("none", "info")
     configs = _own_configs(folder)
@@ -203,12 +203,6 @@ def fix(folder: Path, console: Console) -> bool:
     return any(is_fix(first, one.case) for one in tried)
 
 
-def suggestions(case: Case) -> list[list[str]]:
-    """Overrides, the first one first."""
-    found = case.diagnosis
-    return [found.override, *found.further] if found.override else []
-
-
 def attempts(first: Case, make: Callable[[Sequence[str]], Case | None]) -> list[Try]:
     """At most `MOST_TRIES` runs, until one is healthy and better in all that counts.
 
@@ -218,7 +212,7 @@ def attempts(first: Case, make: Callable[[Sequence[str]], Case | None]) -> list[
     Args:
         make: trains with these words; None if they cannot be used.
     """
-    at, waiting, tried = first, suggestions(first), list[Try]()
+    at, waiting, tried = first, first.diagnosis.tries, list[Try]()
     while waiting and len(tried) < MOST_TRIES:
         override, *waiting = waiting
         words = applied(at.words or (), override)
@@ -229,8 +223,8 @@ def attempts(first: Case, make: Callable[[Sequence[str]], Case | None]) -> list[
         if is_fix(first, after) and after.diagnosis.primary == "healthy":
             break
         helped = is_better(at.diagnosis, after.diagnosis) and not is_worse(at.summary, after.summary)
-        if helped and suggestions(after):
-            at, waiting = after, suggestions(after)
+        if helped and after.diagnosis.tries:
+            at, waiting = after, after.diagnosis.tries
     return tried
 
 

@@ -188,13 +188,14 @@ def _train(
                 summary |= layer_entries(recorder, look)
                 _diagnose(folder, summary, board, terminal)
                 if board:
-                    ended = summary["status"] in ("finished", "stopped_early")
+                    ended = summary["status"] in folders.COUNTED
                     values, metrics = describe.hyperparameters(parts), describe.headlines(parts)
                     board.hyperparameters(values, metrics, success=ended)
                 for sink in sinks:
                     sink.close()
             finally:  # a full disk, say, must not cost the summary as well
-                summary |= layer_entries(recorder, look)
+                if "layers" not in summary:
+                    summary |= layer_entries(recorder, look)
                 folders.write_json(folder / folders.SUMMARY, summary)
                 if summary["status"] in folders.ENDED:
                     keeper.remove()
@@ -405,7 +406,7 @@ def _draw(parts: Parts, folder: Path, terminal: Terminal) -> None:
 def _most_wrong(parts: Parts, summary: Mapping[str, Any]) -> list[pictures.Wrong]:
     data = parts.data
     shown = data.task == "classification" and pictures.are_pictures(data.input_shape)
-    if not shown or summary["status"] not in folders.ENDED or summary["status"] == "diverged":
+    if not shown or summary["status"] not in folders.COUNTED:
         return []
     found = most_wrong(parts.model, data.test.inputs, data.test.targets, pictures.MOST_WRONG)
     inputs = data.test.inputs[[one.sample for one in found]].cpu().numpy()

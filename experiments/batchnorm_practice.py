@@ -19,7 +19,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, changes, identity, near, over
+from dlexp.lab import (
+    Experiment,
+    Run,
+    Runs,
+    Verdict,
+    all_of,
+    at_least,
+    at_most,
+    changes,
+    identity,
+    minus,
+    near,
+    over,
+)
 from dlexp.lab.draw import panels
 from dlexp.lab.verdict import spread_of
 from dlexp.plots.style import BLACK, BLUE, GREY, WORD_COLOURS, beside, say_y, share
@@ -229,10 +242,6 @@ def shaken(seed: int, between: str, rate: float, steps: int) -> dict[str, float]
 def trained(runs: Runs, words: str) -> Runs:
     """Trained networks, each arm at its best learning rate."""
     return runs.part("batchnorm_practice").best().of(words)
-
-
-def minus(one: dict[int, float], other: dict[int, float]) -> dict[int, float]:
-    return {seed: x - other.get(seed, math.nan) for seed, x in one.items()}
 
 
 PLACE = "normalization=batch normalization.affine=True normalization.position"

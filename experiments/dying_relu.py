@@ -31,6 +31,7 @@ from dlexp.lab import (
     exceeds,
     fact,
     identity,
+    minus,
     near,
     over,
 )
@@ -239,10 +240,6 @@ def of_groups(runs: Runs, name: str) -> dict[int, float]:
 def dead(run: Run) -> float:
     """Share of dead units of all hidden layers at the end of a run."""
     return fmean(run.profile("dead_fraction", "last")[:-1]) if run.job.ended else math.nan
-
-
-def minus(one: Mapping[int, float], other: Mapping[int, float]) -> dict[int, float]:
-    return {seed: x - other.get(seed, math.nan) for seed, x in one.items()}
 
 
 def at_rates(runs: Runs, words: str) -> dict[str, dict[int, float]]:

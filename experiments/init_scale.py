@@ -15,7 +15,7 @@ import math
 
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, exceeds, near, over
+from dlexp.lab import Experiment, Run, Runs, Verdict, accuracy, all_of, at_least, at_most, exceeds, near, over
 from dlexp.lab.draw import lines
 
 lab = Experiment(
@@ -60,11 +60,6 @@ def forward(run: Run) -> float:
     return (
         (signal[-1] / signal[0]) ** (1 / (len(signal) - 1)) if len(signal) > 1 and signal[0] > 0 else math.nan
     )
-
-
-def accuracy(run: Run) -> float:
-    """On test; a run that diverged knows nothing."""
-    return run.chance if run.job.status == "diverged" else run.number("accuracy/test")
 
 
 def off(run: Run) -> float:

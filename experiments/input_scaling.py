@@ -18,7 +18,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Runs, Verdict, all_of, at_least, at_most, changes, exceeds, over
+from dlexp.lab import Experiment, Runs, Verdict, all_of, at_least, at_most, changes, exceeds, minus, over
 from dlexp.lab.verdict import spread_of
 from dlexp.plots.style import BLACK, BLUE, GREY, VERMILLION, beside, inches, say_y, share
 
@@ -206,7 +206,7 @@ def faster(runs: Runs) -> Verdict:
             for how, name in (("none", "as it is"), ("bad_scale", "badly scaled")):
                 bad = arms.of(f"data.standardize={how}").values("accuracy/test")
                 if bad:
-                    more = {seed: good.get(seed, math.nan) - x for seed, x in bad.items()}
+                    more = minus(good, bad)
                     found[f"{optimizer}, {data} {name}"] = changes(more, 0.1)
     return over("data and optimizer", found)
 
@@ -249,7 +249,7 @@ def leakage(runs: Runs) -> Verdict:
             own.of(f"data.standardize={how}").values("accuracy/test") for how in ("feature", "leak")
         )
         if leaky:
-            found[data] = changes({seed: x - honest.get(seed, math.nan) for seed, x in leaky.items()}, 0.01)
+            found[data] = changes(minus(leaky, honest), 0.01)
     return over("data", found).says(
         f"gained by choosing features with all labels: {', '.join(choosing)}; by scaling"
     )

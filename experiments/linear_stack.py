@@ -15,7 +15,19 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, changes, identity, over
+from dlexp.lab import (
+    Experiment,
+    Run,
+    Runs,
+    Verdict,
+    all_of,
+    at_least,
+    at_most,
+    changes,
+    identity,
+    minus,
+    over,
+)
 from dlexp.lab.verdict import spread_of
 from dlexp.plots.style import BLACK, BLUE, GREY, VERMILLION, inches, say_y
 
@@ -155,10 +167,6 @@ def gained(runs: Runs, data: tuple[str, ...]) -> dict[str, dict[int, float]]:
         bent = max(arms, key=lambda arm: sum(arm.values("accuracy/validation").values()))
         found[name] = minus(bent.values("accuracy/test"), own.of("model=linear").values("accuracy/test"))
     return found
-
-
-def minus(one: dict[int, float], other: dict[int, float]) -> dict[int, float]:
-    return {seed: x - other.get(seed, math.nan) for seed, x in one.items()}
 
 
 @lab.claim(

@@ -16,7 +16,7 @@ from statistics import NormalDist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, fact, over
+from dlexp.lab import Experiment, Run, Runs, Verdict, accuracy, all_of, at_least, at_most, fact, over
 from dlexp.lab.draw import panels
 from dlexp.plots.style import GREY, WORD_COLOURS, beside, ink, say_y, share
 
@@ -48,11 +48,6 @@ def arithmetic(seed: int, dtype: str, update: float) -> dict[str, float]:
 
 def vanishing(runs: Runs, words: str = "") -> Runs:
     return runs.part("lr_vs_gradient").of(words)
-
-
-def accuracy(run: Run) -> float:
-    """Of the test split; a run that diverged guesses."""
-    return 0.1 if run.job.status == "diverged" else run.number("accuracy/test")
 
 
 def by_rate(runs: Runs, what: str | Callable[[Run], float]) -> dict[int, dict[float, float]]:

@@ -16,7 +16,7 @@ from statistics import geometric_mean
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Run, Runs, Verdict, all_of, at_least, at_most, over
+from dlexp.lab import Experiment, Run, Runs, Verdict, accuracy, all_of, at_least, at_most, over
 from dlexp.lab.draw import panels
 from dlexp.plots.style import BLACK, GREY, WORD_COLOURS, beside, say_y, share
 
@@ -60,10 +60,6 @@ def at_depth(runs: Runs, words: str, depth: int) -> dict[int, float]:
 def trained(runs: Runs, words: str) -> dict[str, Runs]:
     """Depth -> the runs at the best learning rate."""
     return runs.part("residual_depth_training").best().of(words).by("model.depth")
-
-
-def accuracy(run: Run) -> float:
-    return run.chance if run.job.status == "diverged" else run.number("accuracy/test")
 
 
 @lab.claim(

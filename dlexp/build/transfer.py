@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from dlexp.build.task import TASKS
 from dlexp.data.dataset import Dataset
 from dlexp.errors import UserError
-from dlexp.folder import SUMMARY, WEIGHTS
+from dlexp.folder import COUNTED, SUMMARY, WEIGHTS
 from dlexp.parameters import owners
 
 SOURCE = "the folder of a finished run with train.keep_weights=true"
-ENDED = ("finished", "stopped_early")
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 Summary = dict[str, Any]  # summary.json of a run
@@ -83,7 +82,7 @@ def _read(folder: Path) -> tuple[Summary, Weights]:
     if not (folder / SUMMARY).is_file():
         raise UserError(f"no run has ended there, it has no {SUMMARY}; allowed: {SOURCE}")
     summary: Summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    if summary["status"] not in ENDED:
+    if summary["status"] not in COUNTED:
         raise UserError(f"its status is {summary['status']}; allowed: {SOURCE}")
     if "data" not in summary:
         raise UserError("an older dlexp did not note the shape of its inputs; allowed: the same run again")

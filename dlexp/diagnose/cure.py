@@ -7,7 +7,7 @@ from typing import Any
 
 from dlexp.better import lower_is_better
 from dlexp.diagnose.finding import Diagnosis
-from dlexp.folder import ENDED
+from dlexp.folder import COUNTED
 
 SPLITS = ("validation", "test", "train")  # the first of them that both runs have a loss of
 LESS = 0.02  # by which share of itself a loss or an error has to fall
@@ -61,7 +61,7 @@ def is_worse(before: Summary, after: Summary) -> bool:
 
 def number(summary: Summary, tag: str) -> float | None:
     """A loss or a metric; None of a run that diverged or did not come to its end."""
-    if summary.get("status") not in ENDED or summary.get("status") == "diverged":
+    if summary.get("status") not in COUNTED:
         return None
     found = (summary.get("metrics") or {}).get(tag)
     return None if found is None else float(found)

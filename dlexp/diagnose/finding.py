@@ -47,6 +47,11 @@ class Diagnosis:
     override: list[str] = field(default_factory=list)  # words for dlexp, to be tried first
     further: list[list[str]] = field(default_factory=list)  # to be tried next
 
+    @property
+    def tries(self) -> list[list[str]]:
+        """All that is to be tried, the first one first."""
+        return [self.override, *self.further] if self.override else []
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, for summary.json."""
         return asdict(self)
@@ -60,6 +65,5 @@ def as_markdown(found: Diagnosis) -> str:
         f"{name} {x:.4g}" if isinstance(x, float) else f"{name} {x}" for name, x in found.evidence.items()
     ]
     parts += [f"evidence: {', '.join(numbers)}"] if numbers else []
-    tries = [found.override, *found.further] if found.override else []
-    parts += [f"- `{' '.join(words)}`" for words in tries]
+    parts += [f"- `{' '.join(words)}`" for words in found.tries]
     return "\n\n".join(parts) + "\n"

@@ -5,7 +5,7 @@ evidence are in verdict.py, what a claim can ask of runs in runs.py. This packag
 """
 
 from dlexp.lab.experiment import Experiment
-from dlexp.lab.runs import Arm, Run, Runs
+from dlexp.lab.runs import Arm, Run, Runs, accuracy
 from dlexp.lab.verdict import (
     Verdict,
     all_of,
@@ -15,6 +15,7 @@ from dlexp.lab.verdict import (
     exceeds,
     fact,
     identity,
+    minus,
     near,
     over,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Run",
     "Runs",
     "Verdict",
+    "accuracy",
     "all_of",
     "at_least",
     "at_most",
@@ -32,6 +34,7 @@ __all__ = [
     "exceeds",
     "fact",
     "identity",
+    "minus",
     "near",
     "over",
 ]

@@ -28,10 +28,10 @@ from typing import Any
 from dlexp import folder as folders
 from dlexp.compose import CONFIGS, FREE, Composer, Request, apart, explain, flatten, master
 from dlexp.errors import UserError
-from dlexp.lab.runs import SEED, Run
+from dlexp.lab.runs import Run
 from dlexp.report.jobs import Job
 from dlexp.sweep.command import Command, parse
-from dlexp.words import expanded, folder_name, key_of, split_words, unquoted
+from dlexp.words import expanded, folder_name, key_of, split_words, unquoted, value
 
 PATIENCE = 5.0  # seconds
 QUIET = (
@@ -153,7 +153,7 @@ def do(task: Task) -> None:
 
         job(_request(task))
         return
-    settings = {key: _value(text) for key, text in split_words(task.words).items()}
+    settings = {key: value(text) for key, text in split_words(task.words).items()}
     found = getattr(load(task.page), task.part)(**settings)
     text = json.dumps(found, default=float)
     task.path.parent.mkdir(parents=True, exist_ok=True)
@@ -262,10 +262,4 @@ def _names(code: CodeType) -> list[str]:
     return [*code.co_names, *inner]
 
 
-def _value(text: str) -> Any:
-    from dlexp.words import value
-
-    return value(text)
-
-
-__all__ = ["SEED", "Task", "check", "do", "load", "of_measure", "of_sweep", "work"]
+__all__ = ["Task", "check", "do", "load", "of_measure", "of_sweep", "work"]

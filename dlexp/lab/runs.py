@@ -34,12 +34,6 @@ class Run:
     def seed(self) -> int:
         return int(self.words.get(SEED, 0))
 
-    @property
-    def chance(self) -> float:
-        """The accuracy of guessing among the classes, which counts for a network that diverged."""
-        outputs = (self.job.summary.get("data") or {}).get("outputs")
-        return 1 / outputs if outputs else math.nan
-
     def asked(self, key: str) -> str | None:
         """The value of a key as it was typed, or as its configuration has it."""
         return self.words[key] if key in self.words else self.job.asked(key)
@@ -186,3 +180,11 @@ def _merit(numbers: Sequence[float], sign: int) -> tuple[bool, float]:
 
 def _fits(asked: str | None, wanted: Sequence[str]) -> bool:
     return asked is not None and any(same(asked.lower(), value.lower()) for value in wanted)
+
+
+def accuracy(run: Run) -> float:
+    """On the test split; a network that diverged guesses among the classes."""
+    if run.job.status != "diverged":
+        return run.number("accuracy/test")
+    outputs = (run.job.summary.get("data") or {}).get("outputs")
+    return 1 / outputs if outputs else math.nan

@@ -63,9 +63,13 @@ def near(values: Seeds, theory: float, within: float) -> Verdict:
 
 def exceeds(one: Seeds, other: Seeds, by: float) -> Verdict:
     """Paired seeds: supported if `one` is larger by the margin or more, refuted if `other` is."""
-    pairs = {seed: one.get(seed, math.nan) - other.get(seed, math.nan) for seed in {*one, *other}}
-    verdict = _tally(pairs, lambda x: x >= by, lambda x: x <= -by, f"asked: {compact(by)} or more")
+    verdict = changes(minus(one, other), by)
     return verdict.says(f"{spread_of(one.values())} against {spread_of(other.values())}, difference")
+
+
+def minus(one: Seeds, other: Seeds) -> dict[int, float]:
+    """Paired differences; nan where one of the two has no number."""
+    return {seed: one.get(seed, math.nan) - other.get(seed, math.nan) for seed in {*one, *other}}
 
 
 def changes(differences: Seeds, by: float) -> Verdict:
@@ -74,8 +78,8 @@ def changes(differences: Seeds, by: float) -> Verdict:
     Args:
         by: the margin, negative where it is to become less.
     """
-    sign = 1 if by > 0 else -1
-    asked = f"asked: {compact(by)} or {'more' if by > 0 else 'less'}"
+    sign = -1 if by < 0 else 1
+    asked = f"asked: {compact(by)} or {'less' if by < 0 else 'more'}"
     return _tally(differences, lambda x: sign * x >= abs(by), lambda x: sign * x <= -abs(by), asked)
 
 

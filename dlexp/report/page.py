@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dlexp
 from dlexp.better import lower_is_better
-from dlexp.folder import CONFIG, NOT_BEGUN, PAGE, UNFINISHED, write_whole
+from dlexp.folder import CONFIG, COUNTED, NOT_BEGUN, PAGE, UNFINISHED, write_whole
 from dlexp.numbers import compact, duration, percent
 from dlexp.profile import QUANTITY as PROFILE
 from dlexp.profile import hidden_and_outputs
@@ -405,7 +405,7 @@ def _alt_of_key(sweep: Sweep, key: str) -> str:
     runs = sweep.runs
     said = []
     for shown, rows in runs.groupby(runs[key].map(str), sort=False, dropna=False):
-        ended = rows[rows["status"].isin(("finished", "stopped_early"))]
+        ended = rows[rows["status"].isin(COUNTED)]
         mean = ended[tag].mean() if tag in ended and len(ended) else math.nan
         factor = ended["delta_factor_last"].mean() if len(ended) else math.nan
         numbers = f"{compact(mean)}" if not math.isnan(mean) else "no number"

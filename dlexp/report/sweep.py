@@ -48,12 +48,12 @@ class Arm:
     @property
     def status(self) -> str:
         """For example "2 finished, 1 diverged"."""
-        return _counted(job.status for job in self.jobs)
+        return counted(job.status for job in self.jobs)
 
     @property
     def diagnosis(self) -> str:
         """For example "2 vanishing, 1 healthy"; "" where nothing is known."""
-        return _counted(job.diagnosis for job in self.jobs if job.diagnosis)
+        return counted(job.diagnosis for job in self.jobs if job.diagnosis)
 
     def all(self, name: str) -> list[float]:
         """The numbers of that name of the runs that came to their end; at the start, of all."""
@@ -70,7 +70,7 @@ class Arm:
         return statistics.stdev(found) if len(found) > 1 else None
 
 
-def _counted(words: Iterable[str]) -> str:
+def counted(words: Iterable[str]) -> str:
     """For example "2 finished, 1 diverged", most first."""
     counts = Counter(words)
     order = sorted(counts, key=lambda word: (-counts[word], word))
