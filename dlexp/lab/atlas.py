@@ -92,7 +92,7 @@ def as_markdown(results: Sequence[Result]) -> str:
             claim.says,
             f"[{result.experiment.slug}]({result.experiment.slug}.py)",
             verdict.word,
-            verdict.measured,
+            f"{claim.measures}: {verdict.measured}",
         )
         escaped = [cell.replace("|", "\\|") for cell in cells]
         lines.append(f"| {' | '.join(escaped)} |")

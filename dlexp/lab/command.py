@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dlexp.errors import TRACE_HINT, UserError
 from dlexp.lab import jobs
 from dlexp.lab.experiment import Experiment, Result, asked
+from dlexp.startup import collect_rarely
 from dlexp.words import key_of
 
 if TYPE_CHECKING:
@@ -115,9 +116,9 @@ def run(
     left = [len([task for task in tasks if not task.done]) for tasks in planned]
     if sum(left):
         console.print(f"{'runs':<12}{len(every)}, of which {sum(left)} are still to be done", soft_wrap=True)
-        jobs.check(every)
+        checked = jobs.check(every)
         with _progress(console, sum(left)) as advance:
-            for task in jobs.work(every, jobs_at_once):
+            for task in jobs.work(every, jobs_at_once, checked):
                 advance(task.part)
     return [
         one.result(own[0], tasks, own[1], count, begun)
@@ -185,6 +186,7 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[str], None]]:
 @contextmanager
 def _told(name: str) -> Iterator[None]:
     """An error is one clear line for each finding."""
+    collect_rarely()
     try:
         yield
     except UserError as error:

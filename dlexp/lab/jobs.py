@@ -96,8 +96,11 @@ def of_measure(page: Path, name: str, settings: Mapping[str, Sequence[Any]], out
     return [Task(name, tuple(job), place / f"{folder_name(job)}.json", (), page) for job in jobs]
 
 
-def check(tasks: Sequence[Task]) -> None:
+def check(tasks: Sequence[Task]) -> dict[Task, Request]:
     """See that what is still to be done can be done, before anything is begun.
+
+    Returns:
+        What was composed for it, of some tasks; the others differ in no word that these do not have.
 
     Raises:
         UserError: a word cannot be used.
@@ -105,21 +108,30 @@ def check(tasks: Sequence[Task]) -> None:
     from dlexp.build.check import check as check_request
 
     seen: set[tuple[str, str]] = set()
+    checked: dict[Task, Request] = {}
     for task in tasks:
         if task.page or task.done:
             continue
         new = [word for word in task.words if (task.part, word) not in seen]
         if new:
             seen.update((task.part, word) for word in new)
-            check_request(_request(task))
+            checked[task] = _request(task)
+            check_request(checked[task])
+    return checked
 
 
-def work(tasks: Sequence[Task], jobs: int = 1) -> Iterator[Task]:
-    """Do what is still to be done; yields each job that has come to its end."""
+def work(
+    tasks: Sequence[Task], jobs: int = 1, checked: Mapping[Task, Request] | None = None
+) -> Iterator[Task]:
+    """Do what is still to be done; yields each job that has come to its end.
+
+    Args:
+        checked: what `check` has composed, so that it is not composed twice.
+    """
     left = [task for task in tasks if not task.done]
     if jobs == 1 or len(left) < 2:
         for task in left:
-            do(task)
+            do(task, (checked or {}).get(task))
             yield task
         return
     context, own = multiprocessing.get_context("spawn"), os.getpid()
@@ -146,12 +158,12 @@ def _end_after(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def do(task: Task) -> None:
+def do(task: Task, request: Request | None = None) -> None:
     """One job. A run that fails says so in its summary; a measuring function raises."""
     if task.page is None:
         from dlexp.sweep.job import job
 
-        job(_request(task))
+        job(request or _request(task))
         return
     settings = {key: value(text) for key, text in split_words(task.words).items()}
     found = getattr(load(task.page), task.part)(**settings)

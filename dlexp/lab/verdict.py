@@ -19,6 +19,7 @@ from dlexp.numbers import compact
 
 SUPPORTED, REFUTED, DEPENDS, INCONCLUSIVE = WORDS = ("supported", "refuted", "depends", "inconclusive")
 ENOUGH, MANY, MOST = 3, 5, 0.8  # seeds at the least; so many and this share of them is as good as all
+LISTED = 5  # parts that a line lists one by one; of more it tells the ends
 
 Seeds = Mapping[int, float]  # seed -> number; nan of a run that has none
 
@@ -34,6 +35,7 @@ class Verdict:
     spread: float | None = None  # the sample standard deviation
     factor: str | None = None  # what it depends on
     crossing: str | None = None  # and where it changes, e.g. "between 3 and 5"
+    parts: tuple[tuple[str, Verdict], ...] = ()  # of a claim at several values, or of several parts
 
     def says(self, text: str) -> Verdict:
         """The same, with words in front of the numbers."""
@@ -112,11 +114,30 @@ def over(factor: str, verdicts: Mapping[object, Verdict]) -> Verdict:
     word = found.pop() if len(found) == 1 else INCONCLUSIVE
     if {SUPPORTED, REFUTED} <= found:
         word, crossing = DEPENDS, _crossing(words)
-        factor_at, where = factor, crossing or _grouped(dict.fromkeys(words, ""), words)
+        factor_at, where = factor, crossing or _named(words)
         factor = f"{factor}, {crossing}" if crossing else factor
-    numbers = {value: _short(verdict) for value, verdict in verdicts.items()}
-    said = f"by {factor}: {_grouped(numbers, words)}{_each(seeds)}"
-    return Verdict(word, said, seeds, factor=factor_at, crossing=where)
+    said = f"by {factor}: {_grouped(verdicts)}{_each(seeds)}"
+    parts = tuple((str(value), verdict) for value, verdict in verdicts.items())
+    return Verdict(word, said, seeds, factor=factor_at, crossing=where, parts=parts)
+
+
+def given(controls: Mapping[str, Verdict], verdict: Verdict) -> Verdict:
+    """A claim where it can be judged only if something else holds, which is no part of it.
+
+    That the shallow network learns says nothing of the deep one, but without it nothing is known of depth.
+
+    Returns:
+        The verdict if each control is supported, else inconclusive, with what is missing.
+    """
+    missing = {name: control for name, control in controls.items() if control.word != SUPPORTED}
+    seeds = min([verdict.seeds, *(control.seeds for control in controls.values())])
+    every = tuple((f"control: {name}", control) for name, control in controls.items())
+    parts = (*(verdict.parts or (("measured", verdict),)), *every)
+    if missing:
+        told = "; ".join(f"{name}: {control.measured}" for name, control in missing.items())
+        return Verdict(INCONCLUSIVE, f"control not met: {told}", seeds, parts=parts)
+    controlled = ", ".join(f"{name} {_short(control)}" for name, control in controls.items())
+    return replace(verdict, measured=f"{verdict.measured}; control: {controlled}", seeds=seeds, parts=parts)
 
 
 def all_of(verdicts: Mapping[str, Verdict]) -> Verdict:
@@ -128,12 +149,15 @@ def all_of(verdicts: Mapping[str, Verdict]) -> Verdict:
     word = next((word for word in (REFUTED, DEPENDS, INCONCLUSIVE) if word in found), SUPPORTED)
     if word == DEPENDS and INCONCLUSIVE in found:
         word = INCONCLUSIVE
-    numbers = {name: _short(verdict) for name, verdict in verdicts.items()}
-    said = _grouped(numbers, words) if len(found) > 1 else "; ".join(f"{k}: {v}" for k, v in numbers.items())
+    if len(found) > 1 or len(verdicts) > LISTED:
+        said = _grouped(verdicts)
+    else:
+        said = "; ".join(f"{name}: {_short(verdict)}" for name, verdict in verdicts.items())
     factors = [verdict for verdict in verdicts.values() if word == verdict.word == DEPENDS]
     factor, crossing = (factors[0].factor, factors[0].crossing) if factors else (None, None)
     seeds = _fewest(verdicts)
-    return Verdict(word, f"{said}{_each(seeds)}", seeds, factor=factor, crossing=crossing)
+    parts = tuple(verdicts.items())
+    return Verdict(word, f"{said}{_each(seeds)}", seeds, factor=factor, crossing=crossing, parts=parts)
 
 
 def _each(seeds: int) -> str:
@@ -150,13 +174,31 @@ def _fewest(verdicts: Mapping[Any, Verdict]) -> int:
     return min(verdict.seeds for verdict in verdicts.values())
 
 
-def _grouped(numbers: Mapping[Any, str], words: Mapping[Any, str]) -> str:
-    """E.g. "supported at 1 (0.98), 2 (0.97); refuted at 5 (0.1)"."""
+def _grouped(verdicts: Mapping[Any, Verdict]) -> str:
+    """E.g. "supported at 1 (0.98), 2 (0.97); refuted at 5 (0.1)"; of many the least and the largest."""
     groups = []
-    for word in [word for word in WORDS if word in words.values()]:
-        own = [f"{value} ({x})" if x else str(value) for value, x in numbers.items() if words[value] == word]
-        groups.append(f"{word} at {', '.join(own)}")
+    for word in WORDS:
+        own = {value: verdict for value, verdict in verdicts.items() if verdict.word == word}
+        if not own:
+            continue
+        numbers = {value: one.number for value, one in own.items() if one.number is not None}
+        if len(own) <= LISTED:
+            told = ", ".join(f"{value} ({_short(verdict)})" for value, verdict in own.items())
+        elif len(numbers) == len(own):
+            low, high = min(numbers, key=numbers.__getitem__), max(numbers, key=numbers.__getitem__)
+            count = f"all {len(own)}" if len(own) == len(verdicts) else f"{len(own)} of {len(verdicts)}"
+            ends = f"{low} ({_short(own[low])}) to {high} ({_short(own[high])})"
+            told = f"{count}, from {ends}"
+        else:
+            told = ", ".join(map(str, own))
+        groups.append(f"{word} at {told}")
     return "; ".join(groups)
+
+
+def _named(words: Mapping[Any, str]) -> str:
+    """E.g. "supported at 1, 2; refuted at 5"."""
+    found = {word: [str(value) for value, own in words.items() if own == word] for word in WORDS}
+    return "; ".join(f"{word} at {', '.join(values)}" for word, values in found.items() if values)
 
 
 def spread_of(values: Iterable[float]) -> str:

@@ -38,13 +38,13 @@ def result(tmp_path: Path) -> Result:
 
 
 def test_the_table_has_a_row_for_each_claim_in_the_order_of_the_notes(result: Result) -> None:
-    """With bars escaped, and the columns that were promised."""
+    """With bars escaped, and the columns that were promised; what is measured stands before the numbers."""
     lines = as_markdown([result]).splitlines()
     start = lines.index(f"| {' | '.join(COLUMNS)} |")
     assert COLUMNS == ("where in the notes", "claim", "experiment", "verdict", "measured")
     assert lines[start + 2 :] == [
-        "| 0:20 | First. | [made_up](made_up.py) | supported | 1 ± 0 |",
-        "| 3:337a 1:2 | A \\| b. | [made_up](made_up.py) | refuted | 0.1 \\| 0.2 |",
+        "| 0:20 | First. | [made_up](made_up.py) | supported | m: 1 ± 0 |",
+        "| 3:337a 1:2 | A \\| b. | [made_up](made_up.py) | refuted | m: 0.1 \\| 0.2 |",
     ]
     assert "2 claims" in lines[2] and "1 supported, 1 refuted" in lines[2] and "torch" in lines[3]
 

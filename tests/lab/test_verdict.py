@@ -13,6 +13,7 @@ from dlexp.lab.verdict import (
     at_most,
     exceeds,
     fact,
+    given,
     identity,
     near,
     over,
@@ -129,6 +130,32 @@ def test_all_of() -> None:
     assert all_of({"a": YES, "b": NO}).word == "refuted"
     assert all_of({"a": YES, "b": UNCLEAR}).word == all_of({}).word == "inconclusive"
     assert all_of({"a": YES, "b": over("x", {1: YES, 2: NO})}).word == "depends"
+
+
+def test_a_control_that_fails_leaves_the_question_open() -> None:
+    """Whatever the measurement says: without its control it says nothing of the claim."""
+    held = given({"shallow": YES}, NO)
+    assert held.word == "refuted" and held.measured == "0 (3 seeds); control: shallow 2"
+    for control in (NO, UNCLEAR):
+        for verdict in (YES, NO):
+            found = given({"shallow": control}, verdict)
+            assert found.word == "inconclusive"
+            assert found.measured.startswith("control not met: shallow: ")
+    assert dict(held.parts) == {"measured": NO, "control: shallow": YES}
+    apart = given({"shallow": YES}, over("depth", {5: YES, 8: NO}))
+    assert apart.word == "depends" and apart.factor == "depth"
+    assert [name for name, _ in apart.parts] == ["5", "8", "control: shallow"]
+
+
+def test_of_many_parts_a_line_tells_the_ends_and_the_verdict_keeps_all() -> None:
+    arms = {width: at_least(seeds(*[width / 10] * 3), 0.25) for width in range(1, 11)}
+    found = over("width", arms)
+    assert found.crossing == "refuted up to 2, supported from 3 on"
+    assert "refuted at 1 (0.1 ± 0), 2 (0.2 ± 0)" in found.measured
+    assert "supported at 8 of 10, from 3 (0.3 ± 0) to 10 (1 ± 0)" in found.measured
+    assert [name for name, _ in found.parts] == [str(width) for width in range(1, 11)]
+    whole = all_of({str(width): arms[width] for width in range(3, 11)})
+    assert whole.measured == "supported at all 8, from 3 (0.3 ± 0) to 10 (1 ± 0) (3 seeds each)"
 
 
 def test_a_fact() -> None:
