@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 
 def compact(x: float | None) -> str:
-    """A number in at most 7 characters: 0.0123, 1.2e-5, – for none."""
+    """A number in at most 7 characters: 0.0123, 1.2e-5, – for none; inf and nan as they are."""
     if x is None:
         return "–"
+    if not math.isfinite(x):
+        return str(x)
     if x == 0 or 0.001 <= abs(x) < 999.5:
         return f"{x:.3g}"
     if 999.5 <= abs(x) < 99_999.5:

@@ -50,11 +50,12 @@ USABLE = 0.8  # test accuracy
 def digits(seed: int) -> tuple[Any, Any, Any, Any]:
     """Pixels of mean 0 and deviation 1, and labels: 1300 to learn from, the others to test on."""
     import torch
-    from sklearn.datasets import load_digits
 
-    x, y = load_digits(return_X_y=True)
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    inputs, labels = torch.tensor(x, dtype=torch.float32)[order], torch.tensor(y)[order]
+    from dlexp.data.digits import read
+
+    every = read()
+    order = torch.randperm(len(every.targets), generator=torch.Generator().manual_seed(seed))
+    inputs, labels = every.inputs.flatten(1)[order], every.targets[order]
     inputs = (inputs - inputs[:1300].mean()) / inputs[:1300].std()
     return inputs[:1300], labels[:1300], inputs[1300:], labels[1300:]
 

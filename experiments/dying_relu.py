@@ -153,12 +153,13 @@ def digits(
         more: scale of the weights; random: biases are drawn as PyTorch does; decay: of "weights" or "all".
     """
     import torch
-    from sklearn.datasets import load_digits
     from torch.nn import functional
 
-    data, random, f = load_digits(), torch.Generator().manual_seed(seed), activation_of(net)
-    order = torch.randperm(len(data.data), generator=random)
-    x, y = torch.tensor(data.data, dtype=torch.float32)[order], torch.tensor(data.target)[order]
+    from dlexp.data.digits import read
+
+    every, random, f = read(), torch.Generator().manual_seed(seed), activation_of(net)
+    order = torch.randperm(len(every.targets), generator=random)
+    x, y = every.inputs.flatten(1)[order], every.targets[order]
     if inputs == "standardized":
         x = ((x - x[:300].mean(0)) / x[:300].std(0).clamp(min=1e-6)).clamp(-3, 3)
     else:

@@ -69,10 +69,11 @@ def named(activation: str) -> Any:
 
 def look(seed: int, activation: str, gain: float, depth: int, weights: str) -> dict[str, Any]:
     import torch
-    from sklearn.datasets import load_digits
 
-    f = named(activation)
-    pixels, classes = (torch.from_numpy(a[:100]) for a in load_digits(return_X_y=True))
+    from dlexp.data.digits import read
+
+    f, every = named(activation), read()
+    pixels, classes = every.inputs[:100].flatten(1).double(), every.targets[:100]
     x = (pixels - pixels.mean()) / pixels.std()
     generator = torch.Generator().manual_seed(seed)
 
@@ -379,7 +380,7 @@ def picture(runs: Runs) -> Figure:
             seen = list(arm.values("factor").values())
             left.plot([float(gain)] * len(seen), seen, "o", color=colour, ms=3, alpha=0.7)
         gains = sorted({float(gain) for gain in own.by("gain")})
-        along = [gains[0] * (gains[-1] / gains[0]) ** (i / 40) for i in range(41)]
+        along = [gains[0] * (gains[-1] / gains[0]) ** (i / 20) for i in range(21)]
         ys = [theory(name, gain, depth) for gain in along]
         left.plot(along, ys, "--", color=colour, lw=1.2)
         ends.append((ys[-1], name, colour))

@@ -25,7 +25,8 @@ from dlexp.plots.style import BLACK, BLUE, GREY, VERMILLION, beside, inches, say
 lab = Experiment(
     __file__,
     __doc__,
-    quick="seeds=1 data=wine data.standardize=feature,none ratio=1,3 size=20 draws=4 train.epochs=1",
+    quick="seeds=1 data=gaussians data.standardize=feature,none ratio=1,3 size=20 draws=1 train.epochs=1"
+    " test=drifted arm='optimizer.lr=0.1'",
 )
 
 
@@ -114,9 +115,11 @@ def at_test(seed: int, test: str) -> dict[str, float]:
     The drifted ones are 1.5 x + 1 deviation, all at once.
     """
     import numpy as np
-    from sklearn.datasets import load_digits
 
-    every, labels = load_digits(return_X_y=True)
+    from dlexp.data.digits import read
+
+    pictures = read()
+    every, labels = pictures.inputs.flatten(1).double().numpy(), pictures.targets.numpy()
     order = np.random.default_rng(seed).permutation(len(labels))
     old, new = order[:1200], order[1200:]
     if test == "class by class":

@@ -28,11 +28,10 @@ SEEDED = ("nothing", "random", "numpy", "torch")
 
 def digits() -> tuple[Any, Any, Any, Any]:
     """Pixels from -1 to 1 and labels: 1400 to learn from, the others to test on."""
-    import torch
-    from sklearn.datasets import load_digits
+    from dlexp.data.digits import read
 
-    x, y = load_digits(return_X_y=True)
-    inputs, labels = torch.tensor(x / 8 - 1, dtype=torch.float32), torch.tensor(y)
+    every = read()
+    inputs, labels = every.inputs.flatten(1) / 8 - 1, every.targets
     return inputs[:1400], labels[:1400], inputs[1400:], labels[1400:]
 
 

@@ -28,10 +28,10 @@ EPSILON = 1e-3
 def trained(seed: int, activation: str, epochs: int, lr: float) -> dict[str, Any]:
     """A network of two hidden layers of 64 units on digits, PyTorch's start, Adam."""
     import torch
-    from sklearn.datasets import load_digits
     from torch import nn
 
     from dlexp.build.activations import Step, StepStraightThrough
+    from dlexp.data.digits import read
 
     def nudged(z: torch.Tensor) -> torch.Tensor:
         """A zero gets a small fraction before the absolute value is taken."""
@@ -45,8 +45,8 @@ def trained(seed: int, activation: str, epochs: int, lr: float) -> dict[str, Any
     torch.manual_seed(seed)
     layers = nn.ModuleList([nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)])
     start = layers[0].weight.detach().clone()
-    data = load_digits()
-    x, y = torch.tensor(data.data / 16, dtype=torch.float32) * 2 - 1, torch.tensor(data.target)
+    every = read()
+    x, y = every.inputs.flatten(1) / 8 - 1, every.targets
     order = torch.randperm(len(x))
     training, rest = order[:1500], order[1500:]
     at_kink, count = 0, 0

@@ -29,7 +29,8 @@ lab = Experiment(
     __file__,
     __doc__,
     sweeps=["symmetry_breaking", "symmetry_breaking_remedies"],
-    quick="seeds=1 activation=tanh optimizer.lr=0.5 train.max_steps=5 steps=20",
+    quick="seeds=1 activation=tanh optimizer.lr=0.5 train.max_steps=5 steps=20"
+    " arm='initializer=zeros','initializer=xavier_normal'",
 )
 EQUAL = "initializer=constant,zeros"
 
@@ -38,12 +39,13 @@ EQUAL = "initializer=constant,zeros"
 def logistic(seed: int, start: str, steps: int) -> dict[str, float]:
     """Logistic regression: is it an even digit? Full batch, rate 0.5."""
     import torch
-    from sklearn.datasets import load_digits
 
-    images, digits = load_digits(return_X_y=True)
-    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(seed))[:1200]
-    x = torch.tensor(images, dtype=torch.float64)[order] / 16
-    y = torch.tensor(digits % 2 == 0, dtype=torch.float64)[order]
+    from dlexp.data.digits import read
+
+    every = read()
+    order = torch.randperm(len(every.targets), generator=torch.Generator().manual_seed(seed))[:1200]
+    x = every.inputs.flatten(1)[order].double() / 16
+    y = (every.targets[order] % 2 == 0).double()
     w = torch.zeros(64, dtype=torch.float64)
     if start == "random":
         w += 0.1 * torch.randn(64, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -77,15 +79,15 @@ def by_hand(
 ) -> dict[str, Any]:
     """A net of one hidden layer in a format of one's own: digits, full batch, rate 0.5."""
     import torch
-    from sklearn.datasets import load_digits
 
+    from dlexp.data.digits import read
     from dlexp.record.look import differences, effective_rank
 
     f, dtype = getattr(torch, activation), getattr(torch, kind)
-    generator = torch.Generator().manual_seed(seed)
-    pixels, digits = (torch.from_numpy(a) for a in load_digits(return_X_y=True))
+    generator, every = torch.Generator().manual_seed(seed), read()
+    pixels = every.inputs.flatten(1).double()
     order = torch.randperm(len(pixels), generator=generator)
-    x, y = ((pixels - pixels.mean()) / pixels.std()).to(dtype)[order], digits[order]
+    x, y = ((pixels - pixels.mean()) / pixels.std()).to(dtype)[order], every.targets[order]
 
     def start(how: str, outputs: int, inputs: int) -> torch.Tensor:
         drawn = torch.randn(outputs, inputs, generator=generator, dtype=torch.float64) / math.sqrt(inputs)
