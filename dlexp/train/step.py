@@ -41,9 +41,16 @@ def backpropagate(
         outputs = model(inputs)
         loss = loss_function(outputs, targets)
         penalty = regularizer.penalty(model) if regularizer else None
-        optimizer.zero_grad()
+        _zero_grad(optimizer)
         (loss if penalty is None else loss + penalty).backward()
     return loss.detach(), outputs.detach()
+
+
+def _zero_grad(optimizer: torch.optim.Optimizer) -> None:
+    """What `optimizer.zero_grad()` does, without its profiling, 1 % of the step of a small network."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 @contextmanager
