@@ -140,8 +140,12 @@ class Composer:
     each job and takes longer than a small run. Values are set by Hydra's own function.
     """
 
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
+    def __init__(self, loader: Any, own: DictConfig | None = None) -> None:
+        """With `own` jobs are composed from that config of the sweep, not from the one that Hydra hands in.
+
+        Hydra wants the part of a config that rules the sweep to be the same in each job.
+        """
+        self._loader, self._own = loader, own
         self._known: dict[tuple[str, ...], DictConfig] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,7 +153,7 @@ class Composer:
 
     def __call__(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         words = expanded(sweep_overrides)
-        config = self._compose(master_config, words)
+        config = self._compose(self._own or master_config, words)
         if words != sweep_overrides:  # a job is called by what was swept
             arms = [word for word in sweep_overrides if key_of(word) == ARM]
             config.hydra.overrides.task = [*config.hydra.overrides.task, *arms]

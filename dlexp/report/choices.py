@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,10 @@ from dlexp.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+
+SWEPT = "hydra.sweeper.params."  # the key of what a choice sweeps, in its file
+LONGEST = 60  # characters of what is swept
 
 
 class Choice(NamedTuple):
@@ -56,7 +61,7 @@ def choices(configs: Path, group: str) -> list[Choice]:
     for path in sorted((configs / group).glob("*.yaml")):
         lines = path.read_text(encoding="utf-8").splitlines()
         said = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")]
-        values = _values(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+        values = _as_words(_values(OmegaConf.to_container(OmegaConf.load(path), resolve=False)))
         found.append(Choice(path.stem, said[0], values, path.stem == default))
     return sorted(found, key=lambda choice: not choice.default)
 
@@ -85,7 +90,12 @@ def experiments(folder: Path) -> dict[str, str]:
 
 
 def common(found: list[Choice]) -> list[str]:
-    """What more than half of the choices of a large group can be told: said once, not in every row."""
+    """What more than half of the choices of a large group can be told: said once, not in every row.
+
+    What is swept, or set in another group, is what tells such choices apart.
+    """
+    if any("." in key for choice in found for key in choice.values):
+        return []
     keys = [key for choice in found for key in choice.values]
     return [key for key in dict.fromkeys(keys) if len(found) > 9 and keys.count(key) > len(found) / 2]
 
@@ -101,6 +111,18 @@ def _values(content: object, prefix: str = "") -> dict[str, str]:
         else:
             text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             found[f"{prefix}{key}"] = text.replace(" ", "")
+    return found
+
+
+def _as_words(values: dict[str, str]) -> dict[str, str]:
+    """What a choice that is a whole config chooses, sweeps and sets, as one would type it."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if key == "defaults":
+            found |= dict(re.findall(r"'override/(?!hydra)([\w/]+)':'(\w+)'", value))
+        else:
+            short = value if len(value) <= LONGEST else f"{value[:LONGEST]}..."
+            found[key.removeprefix(SWEPT)] = short if key.startswith(SWEPT) else value
     return found
 
 

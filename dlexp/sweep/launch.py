@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from dlexp import folder as folders
@@ -112,15 +113,19 @@ class Sweep:
         """Hydra has composed the sweep's config and has started nothing yet."""
         from dlexp.build.check import check
 
-        params = config.hydra.sweeper.get("params") or {}
+        params: Any = config.hydra.sweeper.get("params") or {}
         loader: Any = GlobalHydra.instance().config_loader()
         typed = parse(config.hydra.overrides.task, loader)
-        for key in [key for key in params if key in typed.values]:
-            raise UserError(f"{key}={','.join(typed.values[key])}: the search has values of its own for it")
+        composer = Composer(loader)
+        if typed_too := [key for key in params if key in typed.values]:
+            composer = Composer(loader, copy.deepcopy(config))
+            with open_dict(params), read_write(params):  # what is typed stands in the place of what is swept
+                for key in typed_too:
+                    del params[key]
         words = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         command = parse(words, loader)
         plan = self._names(command, config)
-        loader.load_sweep_config = composer = Composer(loader)
+        loader.load_sweep_config = composer
         if "sampler" in config.hydra.sweeper:
             jobs = config.hydra.sweeper.n_trials
             self._search.prepare(config, self.folder, again=self.begun)

@@ -29,6 +29,21 @@ def test_arms_that_make_no_grid_are_swept(tmp_path: Path) -> None:
     assert again.returncode == 0 and "kept        21 jobs" in again.stdout
 
 
+def test_what_is_typed_stands_in_the_place_of_what_is_swept(tmp_path: Path) -> None:
+    """One value or several, of an experiment or of a ready-made grid; also when the sweep is gone on with."""
+    words = ["experiment=vanishing_depth", "seed=0", "initializer=xavier_normal", "model.depth=2,3"]
+    answer = run("-m", *words, "activation=relu", "record=off", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    (folder,) = (tmp_path / "outputs" / "sweep").iterdir()
+    jobs = dlexp.load_sweep(folder).jobs
+    assert [job.name for job in jobs] == ["model.depth=2", "model.depth=3"]
+    assert {(job.asked("seed"), job.asked("activation"), job.asked("train.max_steps")) for job in jobs} == {
+        ("0", "relu", "1")
+    }
+    again = run("-m", "resume=latest", cwd=tmp_path)
+    assert again.returncode == 0 and "kept        2 jobs" in again.stdout
+
+
 def test_an_arm_is_for_a_single_run_as_well(tmp_path: Path) -> None:
     found = dlexp.run(
         ["arm='activation=tanh model.depth=1'", "train.max_steps=1", f"outputs={tmp_path}"], quiet=True

@@ -71,7 +71,6 @@ def test_a_sweep_is_found_again_where_it_was_put(tmp_path: Path) -> None:
         (["resume=single"], "resume=single: is a single run; leave out -m"),
         (["optimizer.lr=0.1,abc"], "optimizer.lr=abc: allowed: "),
         (["seed=0,1", "model.depth=-1"], "model.depth=-1: allowed: "),
-        (["sweep=grid", "optimizer.lr=1,2"], "optimizer.lr=1,2: the search has values of its own for it"),
     ],
 )
 def test_what_cannot_be_is_told_at_once(typed: list[str], said: str, tmp_path: Path) -> None:
