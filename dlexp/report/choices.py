@@ -27,6 +27,7 @@ class Choice(NamedTuple):
     says: str  # its opening comment, a line
     values: dict[str, str]  # what can be set in it, as it is typed: {"depth": "3", "width": "64"}
     default: bool
+    whole: bool = False  # it is a config of its own, with words for several groups
 
     def shown(self, leave_out: Collection[str] = ()) -> str:
         """The values in a line, e.g. "depth=3, width=64"."""
@@ -61,8 +62,10 @@ def choices(configs: Path, group: str) -> list[Choice]:
     for path in sorted((configs / group).glob("*.yaml")):
         lines = path.read_text(encoding="utf-8").splitlines()
         said = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")]
-        values = _as_words(_values(OmegaConf.to_container(OmegaConf.load(path), resolve=False)))
-        found.append(Choice(path.stem, said[0], values, path.stem == default))
+        values = _values(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+        whole = "# @package _global_" in lines
+        values = _as_words(values) if whole else values
+        found.append(Choice(path.stem, said[0], values, path.stem == default, whole))
     return sorted(found, key=lambda choice: not choice.default)
 
 
@@ -94,7 +97,7 @@ def common(found: list[Choice]) -> list[str]:
 
     What is swept, or set in another group, is what tells such choices apart.
     """
-    if any("." in key for choice in found for key in choice.values):
+    if any(choice.whole for choice in found):
         return []
     keys = [key for choice in found for key in choice.values]
     return [key for key in dict.fromkeys(keys) if len(found) > 9 and keys.count(key) > len(found) / 2]

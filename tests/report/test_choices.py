@@ -60,6 +60,20 @@ def test_what_most_choices_take_is_said_once(configs: Path) -> None:
     assert text.endswith("\n\nMost of them also take `model.seed`.\n")
 
 
+def test_a_whole_config_is_told_as_one_would_type_it(configs: Path) -> None:
+    """What it chooses, sweeps and sets; a long list is cut, and nothing is left out of the rows."""
+    (configs / "clip" / "many.yaml").write_text(
+        "# @package _global_\n# Many.\ndefaults:\n  - override /model: small\n"
+        "  - override /hydra/sweeper: optuna\n"
+        "hydra:\n  sweeper:\n    params:\n      model.width: 1,2\n"
+        f"      seed: {','.join(map(str, range(50)))}\ntrain:\n  epochs: 3\n"
+    )
+    many = next(choice for choice in choices(configs, "clip") if choice.word == "many")
+    cut = ",".join(map(str, range(50)))[:60]
+    assert many.shown() == f"model=small, model.width=1,2, seed={cut}..., train.epochs=3"
+    assert "Most of them" not in as_markdown(configs, "clip")
+
+
 def test_an_unknown_group_is_refused(configs: Path) -> None:
     """With the groups there are."""
     with pytest.raises(
