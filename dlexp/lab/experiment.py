@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlexp.code import code
 from dlexp.compose import CONFIGS, group_names
 from dlexp.errors import UserError
 from dlexp.lab import jobs
@@ -76,6 +77,11 @@ class Result:
         """How many runs did not come to their end, and how: "3 diverged"; diverging is a result, too."""
         counts = Counter(run.job.status for run in self.runs if run.folder and not run.job.ended)
         return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+    @property
+    def outdated(self) -> int:
+        """How many runs another state of dlexp's code has made."""
+        return sum(run.code != code() for run in self.runs)
 
     @property
     def failed(self) -> list[str]:

@@ -26,6 +26,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from dlexp import folder as folders
+from dlexp.code import code
 from dlexp.compose import CONFIGS, FREE, Composer, Request, apart, explain, flatten, master
 from dlexp.errors import UserError
 from dlexp.lab.runs import Run
@@ -34,6 +35,7 @@ from dlexp.sweep.command import Command, parse
 from dlexp.words import expanded, folder_name, key_of, split_words, unquoted, value
 
 PATIENCE = 5.0  # seconds
+CODE = "made by code"  # beside the numbers of a measuring function
 QUIET = (
     "record.tensorboard=false",
     "record.images=false",
@@ -59,7 +61,8 @@ class Task:
         words = split_words(expanded(self.words))
         if self.page:
             found = json.loads(self.path.read_text(encoding="utf-8")) if self.done else {}
-            return Run(self.part, words, Job(self.path.stem, words, {}), None, found)
+            made_by = {"versions": {"code": found.pop(CODE, None)}}
+            return Run(self.part, words, Job(self.path.stem, words, made_by), None, found)
         summary = folders.read_json(self.path / folders.SUMMARY)
         job = Job(self.path.name, words, summary, begun=self.path.is_dir())
         return Run(self.part, words, job, self.path)
@@ -167,7 +170,7 @@ def do(task: Task, request: Request | None = None) -> None:
         return
     settings = {key: value(text) for key, text in split_words(task.words).items()}
     found = getattr(load(task.page), task.part)(**settings)
-    text = json.dumps(found, default=float)
+    text = json.dumps({CODE: code(), **found}, default=float)
     task.path.parent.mkdir(parents=True, exist_ok=True)
     folders.write_whole(task.path, lambda draft: draft.write_text(text, encoding="utf-8"))
 

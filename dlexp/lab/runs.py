@@ -34,6 +34,12 @@ class Run:
     def seed(self) -> int:
         return int(self.words.get(SEED, 0))
 
+    @property
+    def code(self) -> str | None:
+        """Which code of dlexp made it (`dlexp.code`)."""
+        found = (self.job.summary.get("versions") or {}).get("code")
+        return found and str(found)
+
     def asked(self, key: str) -> str | None:
         """The value of a key as it was typed, or as its configuration has it."""
         return self.words[key] if key in self.words else self.job.asked(key)

@@ -17,7 +17,7 @@ from rich.console import Console
 from dlexp import folder as folders
 from dlexp.errors import UserError
 from dlexp.lab import jobs
-from dlexp.lab.command import experiment_of, run
+from dlexp.lab.command import experiment_of, run, show
 from dlexp.lab.experiment import Experiment, Result, asked
 from dlexp.lab.runs import Runs
 
@@ -168,6 +168,20 @@ def test_what_was_measured_is_kept_until_its_source_changes(tmp_path: Path) -> N
     changed = of(measuring(tmp_path, MEASURING.replace("FACTOR = 2", "FACTOR = 3")), [outputs])
     assert len(calls(tmp_path)) == 10 and changed.verdicts[0][1].word == "refuted"
     assert "up to 1 off" in changed.verdicts[0][1].measured
+
+
+def test_runs_of_another_state_of_the_code_are_told(
+    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of sweeps and of measuring functions; they are kept all the same."""
+    outputs = f"outputs={tmp_path}"
+    measured = of(measuring(tmp_path), [outputs])
+    assert (measured.outdated, measured.done, result.outdated) == (0, 4, 0)
+    monkeypatch.setattr("dlexp.lab.experiment.code", lambda: "changed")
+    again = of(measuring(tmp_path), [outputs])
+    assert (again.outdated, again.done, result.outdated) == (4, 0, 12)
+    show(again, Console(width=200))
+    assert "4 runs were made before dlexp's code changed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
