@@ -147,8 +147,9 @@ def show(result: Result, console: Console) -> None:
     lost = f" ({result.lost})" if result.lost else ""
     console.print(f"{'runs':<12}{len(result.runs)}{lost}, {result.done} of them new, {result.seconds:.1f} s")
     if result.outdated:
-        what = f"{result.outdated} runs were made before dlexp's code changed; without {result.outputs / 'lab'}"
-        console.print(f"{'note':<12}{what} they are made anew", soft_wrap=True)
+        place, count = result.outputs / "lab", result.outdated
+        what = f"{count} runs were made before dlexp's code changed; without {place} they are made anew"
+        console.print(f"{'note':<12}{what}", soft_wrap=True)
 
 
 def _write(result: Result) -> tuple[Path, Path | None]:
