@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dlexp.errors import TRACE_HINT, UserError
 from dlexp.lab import jobs
 from dlexp.lab.experiment import Experiment, Result, asked
+from dlexp.lab.jobs import Task
 from dlexp.startup import collect_rarely
 from dlexp.words import key_of
 
@@ -107,7 +108,7 @@ def run(
     """Do what is still to be done for all of them, and judge.
 
     Raises:
-        UserError: a word cannot be used; nothing was begun.
+        UserError: a word cannot be used, and nothing was begun; or the first run of a sweep failed.
     """
     begun = time.monotonic()
     asked_of = [asked(words, quick=one.quick if quick else ()) for one in experiments]
@@ -117,13 +118,22 @@ def run(
     if sum(left):
         console.print(f"{'runs':<12}{len(every)}, of which {sum(left)} are still to be done", soft_wrap=True)
         checked = jobs.check(every)
+        parts: set[str] = set()
         with _progress(console, sum(left)) as advance:
             for task in jobs.work(every, jobs_at_once, checked):
                 advance(task.part)
+                _refuse_failure(task, first=task.part not in parts)
+                parts.add(task.part)
     return [
         one.result(own[0], tasks, own[1], count, begun)
         for one, own, tasks, count in zip(experiments, asked_of, planned, left, strict=True)
     ]
+
+
+def _refuse_failure(task: Task, *, first: bool) -> None:
+    """Data that are not there, say, fail each run alike: the first run of a sweep tells so for all."""
+    if first and task.page is None and (job := task.read().job).status == "failed":
+        raise UserError(f"{task.part}: its first run failed: {job.error}")
 
 
 def show(result: Result, console: Console) -> None:

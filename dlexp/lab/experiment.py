@@ -81,7 +81,7 @@ class Result:
     @property
     def outdated(self) -> int:
         """How many runs another state of dlexp's code has made."""
-        return sum(run.code != code() for run in self.runs)
+        return sum(run.made and run.code != code() for run in self.runs)
 
     @property
     def failed(self) -> list[str]:

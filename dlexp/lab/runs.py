@@ -35,6 +35,11 @@ class Run:
         return int(self.words.get(SEED, 0))
 
     @property
+    def made(self) -> bool:
+        """Has it been measured, or come to an end, if only to diverge?"""
+        return bool(self.measured) if self.measured is not None else self.job.status not in FAILED
+
+    @property
     def code(self) -> str | None:
         """Which code of dlexp made it (`dlexp.code`)."""
         found = (self.job.summary.get("versions") or {}).get("code")

@@ -213,6 +213,20 @@ def test_a_wrong_word_for_a_sweep_is_told_before_anything_runs(tmp_path: Path) -
     assert not (tmp_path / "lab").exists()
 
 
+@pytest.mark.parametrize("jobs_at_once", [1, 2])
+def test_what_fails_every_run_is_told_after_the_first(tmp_path: Path, jobs_at_once: int) -> None:
+    """No hundreds of runs that fail alike; what has failed is run again next time."""
+    small = Experiment(str(PAGE), "", sweeps=["vanishing_depth"])
+    words = [*SMALL, f"outputs={tmp_path}", "data=mnist", f"data.root={tmp_path / 'none'}"]
+    reason = r"^vanishing_depth: its first run failed: data\.root=.*: "
+    with pytest.raises(UserError, match=reason):
+        of(small, words, jobs_at_once=jobs_at_once)
+    begun = list((tmp_path / "lab" / "runs").glob("*/*/summary.json"))
+    assert 1 <= len(begun) < 12
+    with pytest.raises(UserError, match=reason):
+        of(small, words)
+
+
 def test_a_place_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'5:1' is no place in the notes; write 3:337"):
         Experiment("x.py", "").claim("0:20 5:1", "", measures="", criterion="")
