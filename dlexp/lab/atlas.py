@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("where in the notes", "claim", "experiment", "verdict", "measured")
 CORRECTIONS = (REFUTED, DEPENDS)  # what the notes say and measurement does not, or not always
+BROAD = 12.0  # inches of a picture: from here on its words are small where a window is not wide
 SPOKEN = 900  # letters of what is said of a picture, at most
 VERSIONED = ("torch", "numpy", "scikit-learn")
 
@@ -161,7 +162,8 @@ def _picture(result: Result, figure: Figure) -> Picture:
     def draw(*, narrow: bool = False) -> Figure | None:
         return stacked(figure) if narrow else figure
 
-    return Picture("picture", _alt(result), result.experiment.caption, draw)
+    broad = figure.get_figwidth() > BROAD
+    return Picture("picture", _alt(result), result.experiment.caption, draw, broad)
 
 
 def _write_experiment(path: Path, result: Result, picture: Picture | None, index: str | None) -> None:

@@ -57,6 +57,7 @@ class Picture:
     alt: str  # what it shows, in numbers
     caption: str
     draw: Callable[..., Figure | None]  # with narrow=True for a phone; None: there is none for it
+    broad: bool = False  # so much that its words are small even in a window of middle width
 
     @cached_property
     def kinds(self) -> dict[str, Markup]:

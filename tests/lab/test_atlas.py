@@ -289,15 +289,19 @@ def test_what_is_asked_stands_in_the_address(many: Result, browser: Any) -> None
 @browsed
 def test_nothing_sticks_out(result: Result, many: Result, browser: Any) -> None:
     """Of the index and the pages, on a desk and on a phone; of the pictures the one that fits is shown."""
-    (index,) = write([result, many])
+    from dlexp.lab.draw import panels
+
+    lab = Experiment(str(many.outputs / "broad.py"), "How broad?", sweeps=[])
+    lab.picture("Three panels.")(lambda _: panels(3)[0])
+    (index,) = write([result, many, judged(lab, many.outputs)])
     page = browser.new_page()
     failed: list[str] = []
     page.on("pageerror", lambda error: failed.append(str(error)))
     page.on("requestfailed", lambda request: failed.append(request.url))
-    own, other = ((index.parent / f"{name}.html").as_uri() for name in ("made_up", "places"))
+    own, broad, other = ((index.parent / f"{name}.html").as_uri() for name in ("made_up", "broad", "places"))
     for width in (1280, 800, 360):
         page.set_viewport_size({"width": width, "height": 800})
-        for address in (index.as_uri(), own, other):
+        for address in (index.as_uri(), own, broad, other):
             page.goto(address)
             assert page.evaluate("document.documentElement.scrollWidth") == width, address
             assert page.evaluate("document.documentElement.lang") == "en" and page.title()
@@ -314,6 +318,9 @@ def test_nothing_sticks_out(result: Result, many: Result, browser: Any) -> None:
         shown = page.locator(".card svg:visible").evaluate_all(kinds)
         assert shown == ["narrow" if phone else "wide"]
         assert page.locator("span.narrow:visible").count() == phone
+        page.goto(broad)
+        shown = page.locator(".card svg:visible").evaluate_all(kinds)
+        assert shown == ["wide" if width == 1280 else "narrow"]
     assert failed == []
     for scheme, paper in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 23, 27)")):
         page.emulate_media(color_scheme=scheme)
