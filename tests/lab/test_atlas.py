@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,16 @@ def test_a_correction_says_all_of_it(result: Result, many: Result) -> None:
     svg = (index.parent / "made_up.svg").read_text()
     assert svg.count("<svg") == 1 and 'xmlns="http://www.w3.org/2000/svg"' in svg
     assert "prefers-color-scheme: dark" in svg and svg.rstrip().endswith("</svg>")
+
+
+def test_other_choices_are_told(result: Result) -> None:
+    """Whoever is handed a page sees whether it is the notebook's."""
+    told = "not those of the notebook"
+    (index,) = write([result])
+    page = index.parent / "made_up.html"
+    assert told not in index.read_text() and told not in page.read_text()
+    write([replace(result, words=("data=mnist", "seed=0,1"))])
+    assert told in index.read_text() and "of <code>data=mnist seed=0,1</code>." in page.read_text()
 
 
 def test_a_theory_is_not_what_the_notes_say(tmp_path: Path) -> None:
