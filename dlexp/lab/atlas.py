@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlexp.folder import write_whole
+from dlexp.lab.draw import stacked
 from dlexp.lab.experiment import Claim, Result
-from dlexp.lab.verdict import DEPENDS, REFUTED, WORDS, Verdict
-from dlexp.report.page import Picture, render
-from dlexp.report.vector import PIXELS
+from dlexp.lab.verdict import DEPENDS, LISTED, REFUTED, WORDS, Verdict
+from dlexp.report.page import Picture, plain, render
+from dlexp.report.vector import PIXELS, as_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ("where in the notes", "claim", "experiment", "verdict", "measured")
 CORRECTIONS = (REFUTED, DEPENDS)  # what the notes say and measurement does not, or not always
+BROAD = 12.0  # inches of a picture: from here on its words are small where a window is not wide
+SPOKEN = 900  # letters of what is said of a picture, at most
 VERSIONED = ("torch", "numpy", "scikit-learn")
 
 
@@ -36,7 +39,7 @@ def write_page(result: Result) -> tuple[Path, Path | None]:
         png = result.folder / f"{result.experiment.slug}.png"
         figure.savefig(png, dpi=PIXELS)
     path = result.folder / f"{result.experiment.slug}.html"
-    _write_experiment(path, result, figure, index=None)
+    _write_experiment(path, result, _picture(result, figure) if figure else None, index=None)
     return path, png
 
 
@@ -49,17 +52,25 @@ def write(results: Sequence[Result], table: Path | None = None, name: str = "atl
     folder = results[0].outputs / name
     folder.mkdir(parents=True, exist_ok=True)
     for result in results:
-        _write_experiment(folder / f"{result.experiment.slug}.html", result, _figure(result), "index.html")
+        figure = _figure(result)
+        picture = _picture(result, figure) if figure else None
+        _write_experiment(folder / f"{result.experiment.slug}.html", result, picture, "index.html")
+        if picture:
+            small = as_file(next(iter(picture.kinds.values())))
+            (folder / f"{result.experiment.slug}.svg").write_text(small, encoding="utf-8")
     index = folder / "index.html"
     every = [(result, claim, verdict) for result in results for claim, verdict in result.verdicts]
+    every.sort(key=lambda one: _order(one[1]))
     counts = Counter(verdict.word for *_, verdict in every)
     content = render(
         "atlas.html",
         results=results,
-        every=sorted(every, key=lambda one: _order(one[1])),
-        corrections=[one for one in every if one[2].word in CORRECTIONS],
+        every=every,
+        corrections=_corrections(every),
         counts={word: counts[word] for word in WORDS},
         notes=sorted({note for _, claim, _ in every for note in claim.notes}),
+        spoken=_spoken,
+        days=_days(results),
         versions=versions(),
     )
     write_whole(index, lambda draft: draft.write_text(content, encoding="utf-8"))
@@ -69,6 +80,23 @@ def write(results: Sequence[Result], table: Path | None = None, name: str = "atl
         write_whole(table, lambda draft: draft.write_text(text, encoding="utf-8"))
         written.append(table)
     return written
+
+
+def _corrections(
+    every: Sequence[tuple[Result, Claim, Verdict]],
+) -> list[tuple[Result, list[tuple[Claim, Verdict]]]]:
+    """Each experiment with its claims that are not simply so."""
+    found: dict[str, tuple[Result, list[tuple[Claim, Verdict]]]] = {}
+    for result, claim, verdict in every:
+        if verdict.word in CORRECTIONS:
+            found.setdefault(result.experiment.slug, (result, []))[1].append((claim, verdict))
+    return list(found.values())
+
+
+def _spoken(claim: Claim) -> str:
+    """Its places in words, e.g. "note 1, lines 183-184; note 3, line 337a"."""
+    pairs = (place.split(":") for place in claim.places)
+    return "; ".join(f"note {n}, line{'s' if {*'-,'} & {*at} else ''} {at}" for n, at in pairs)
 
 
 def as_markdown(results: Sequence[Result]) -> str:
@@ -130,9 +158,16 @@ def _figure(result: Result) -> Figure | None:
     return drawn(result.experiment.draw)(result.runs) if result.experiment.draw else None
 
 
-def _write_experiment(path: Path, result: Result, figure: Figure | None, index: str | None) -> None:
+def _picture(result: Result, figure: Figure) -> Picture:
+    def draw(*, narrow: bool = False) -> Figure | None:
+        return stacked(figure) if narrow else figure
+
+    broad = figure.get_figwidth() > BROAD
+    return Picture("picture", _alt(result), result.experiment.caption, draw, broad)
+
+
+def _write_experiment(path: Path, result: Result, picture: Picture | None, index: str | None) -> None:
     experiment = result.experiment
-    picture = figure and Picture("picture", _alt(result.verdicts), experiment.caption, lambda **_: figure)
     content = render(
         "experiment.html",
         result=result,
@@ -140,12 +175,19 @@ def _write_experiment(path: Path, result: Result, figure: Figure | None, index: 
         theory=[paragraph.split("\n") for paragraph in experiment.theory.split("\n\n") if paragraph],
         picture=picture,
         index=index,
+        spoken=_spoken,
+        most=LISTED,
         command=" ".join([f"python experiments/{experiment.slug}.py", *result.words]),
         versions=versions(),
     )
     write_whole(path, lambda draft: draft.write_text(content, encoding="utf-8"))
 
 
-def _alt(verdicts: Sequence[tuple[Claim, Verdict]]) -> str:
-    """What can be known of the picture without seeing it: the measurements it shows."""
-    return "; ".join(f"{claim.says} {verdict.word}, {verdict.measured}" for claim, verdict in verdicts)[:900]
+def _alt(result: Result) -> str:
+    """What can be known of the picture without seeing it: what it shows, and the measurements behind it."""
+    said = result.experiment.caption
+    for claim, verdict in result.verdicts:
+        more = f" {claim.says} {verdict.word.capitalize()}: {verdict.measured}."
+        if len(said) + len(more) <= SPOKEN:
+            said += more
+    return plain(said)

@@ -6,7 +6,9 @@ import argparse
 import difflib
 import os
 import sys
+import textwrap
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from dlexp.errors import TRACE_HINT, UserError
 from dlexp.lab import jobs
 from dlexp.lab.experiment import Experiment, Result, asked
 from dlexp.lab.jobs import Task
+from dlexp.lab.verdict import WORDS
 from dlexp.startup import collect_rarely
 from dlexp.words import key_of
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 COLOURS = {"supported": "green", "refuted": "red", "depends": "yellow", "inconclusive": "dim"}
+WIDEST = 100  # letters in a line of a claim: more are hard to read
+LONGEST = 300  # letters of a measurement
 
 
 def of_page(experiment: Experiment) -> None:
@@ -58,8 +63,11 @@ def notebook(folder: Path) -> None:
             jobs_at_once=options.jobs,
             quick=options.quick,
         )
-        for result in results:
-            show(result, console)
+        if options.all:
+            count(results, console)
+        else:
+            for result in results:
+                show(result, console)
         from dlexp.lab import atlas
 
         # The table in the repository is that of all experiments as they stand.
@@ -137,29 +145,64 @@ def _refuse_failure(task: Task, *, first: bool) -> None:
 
 
 def show(result: Result, console: Console) -> None:
-    """The claims with their verdicts."""
+    """The claims with their verdicts; of long measurements the beginning, for all is on the page."""
     from rich.table import Table
     from rich.text import Text
 
     experiment = result.experiment
     console.print(Text(f"\n{experiment.slug}: {experiment.question}", "bold"))
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("where", max_width=16)
-    table.add_column("claim", ratio=2)
-    table.add_column("measured", ratio=3)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(max_width=WIDEST)
     for claim, verdict in result.verdicts:
-        word = Text(verdict.word, COLOURS[verdict.word])
-        table.add_row(word, Text(" ".join(claim.places)), Text(claim.says), Text(verdict.measured))
+        measured = textwrap.shorten(verdict.measured, LONGEST, placeholder=" ...")
+        places = f" ({', '.join(claim.places)})"
+        table.add_row(
+            Text(verdict.word, COLOURS[verdict.word]),
+            Text.assemble(
+                (claim.says, "bold"), (places, "dim"), "\n", (f"{claim.measures}: ", "dim"), measured
+            ),
+        )
     console.print(table)
     for reason in result.failed:
         console.print(Text(f"{'failed':<12}{reason}", "red"), soft_wrap=True)
+    console.print(f"{'claims':<12}{_counted(result)}", soft_wrap=True)
     lost = f" ({result.lost})" if result.lost else ""
     console.print(f"{'runs':<12}{len(result.runs)}{lost}, {result.done} of them new, {result.seconds:.1f} s")
-    if result.outdated:
-        place, count = result.outputs / "lab", result.outdated
-        what = f"{count} runs were made before dlexp's code changed; without {place} they are made anew"
+    _note_outdated([result], console)
+
+
+def _note_outdated(results: Sequence[Result], console: Console) -> None:
+    if number := sum(result.outdated for result in results):
+        place = results[0].outputs / "lab"
+        what = f"{number} runs were made before dlexp's code changed; without {place} they are made anew"
         console.print(f"{'note':<12}{what}", soft_wrap=True)
+
+
+def count(results: Sequence[Result], console: Console) -> None:
+    """Of many experiments how many claims came out how; the claims are in the atlas."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("experiment", no_wrap=True)
+    for word in (*WORDS, "runs"):
+        table.add_column(word, justify="right", style=COLOURS.get(word))
+    rows = [Counter(verdict.word for _, verdict in result.verdicts) for result in results]
+    runs = [len(result.runs) for result in results]
+    for result, words, own in zip(results, rows, runs, strict=True):
+        table.add_row(result.experiment.slug, *(str(words[word] or "") for word in WORDS), str(own))
+    total = sum(rows, Counter())
+    table.add_row("all", *(str(total[word]) for word in WORDS), str(sum(runs)), style="bold")
+    console.print(table)
+    for result in results:
+        for reason in result.failed:
+            console.print(f"{'failed':<12}{result.experiment.slug}: {reason}", style="red", soft_wrap=True)
+    _note_outdated(results, console)
+
+
+def _counted(result: Result) -> str:
+    words = Counter(verdict.word for _, verdict in result.verdicts)
+    return ", ".join(f"{words[word]} {word}" for word in WORDS if words[word])
 
 
 def _write(result: Result) -> tuple[Path, Path | None]:

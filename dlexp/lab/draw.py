@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -9,18 +10,32 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from dlexp.lab.runs import Run, Runs
-from dlexp.plots.style import BLACK, GREY, WORD_COLOURS, beside, decades, inches, limits, say_y, share
+from dlexp.plots.style import (
+    BLACK,
+    GREY,
+    NARROW,
+    WORD_COLOURS,
+    beside,
+    decades,
+    inches,
+    limits,
+    say_y,
+    share,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 WIDTH, HEIGHT = 2.9, 3.6  # of a panel, inches
+LEFT = 0.7  # of it, for the numbers of its axis
+LEAST = 1.5  # of a panel's width on a phone, inches
 Profile = Callable[[Run], Sequence[float]]
 
 
 def panels(
-    count: int, *, left: float = 0.7, right: float = 1.5, across: float = 2.1
+    count: int, *, left: float = LEFT, right: float = 1.5, across: float = 2.1
 ) -> tuple[Figure, Sequence[Axes]]:
     """A row of panels, by default with room for words on the right of each.
 
@@ -34,6 +49,60 @@ def panels(
     axes = [figure.add_subplot(1, count, i + 1) for i in range(count)]
     inches(figure, left=left, right=right, top=0.75, bottom=0.55, columns=count, across=across)
     return figure, axes
+
+
+def stacked(figure: Figure) -> Figure | None:
+    """The panels of a row one under another, as wide as a phone, in a figure of their own.
+
+    Returns:
+        None: they are no row, or the words beside them leave too little room; they stay side by side.
+    """
+    from matplotlib.gridspec import GridSpec
+
+    count = len(figure.axes)
+    grids = [place.get_gridspec() for axis in figure.axes if (place := axis.get_subplotspec())]
+    if [(grid.nrows, grid.ncols) for grid in grids] != [(1, count)] * count or not count:
+        return None
+    (width, height), around = figure.get_size_inches(), figure.subplotpars
+    left, right = max(LEFT, around.left * width), (1 - around.right) * width
+    top, bottom = (1 - around.top) * height, around.bottom * height
+    inside = height - top - bottom
+    if NARROW - left - right < LEAST:
+        return None
+    tall = copy.deepcopy(figure)
+    grid = GridSpec(count, 1, figure=tall)
+    for row, axis in enumerate(tall.axes):
+        axis.set_subplotspec(grid[row])
+        _fit(axis, 0.95 * (NARROW - left), min(left, right) + (NARROW - left - right) / 2)
+    bottom += 0.2 * max(axis.get_xlabel().count("\n") for axis in tall.axes)
+    tall.set_size_inches(NARROW, count * (inside + top + bottom))
+    inches(tall, left=left, right=right, top=top, bottom=bottom, rows=count, down=top + bottom)
+    return tall
+
+
+def _fit(axis: Axes, room: float, half: float) -> None:
+    """Break the words below a panel in two, and make those above it smaller, where they would stick out.
+
+    Args:
+        room: inches from the panel's left edge on.
+        half: inches to either side of its middle.
+    """
+    import textwrap
+
+    below, above = axis.xaxis.label, axis.yaxis.label
+    if _inches_of(below) > 2 * half:
+        below.set_text(textwrap.fill(below.get_text(), len(below.get_text()) // 2 + 4))
+    if above.get_rotation() == 0 and (width := _inches_of(above)) > room:
+        above.set_fontsize(float(above.get_fontsize()) * room / width)
+
+
+def _inches_of(text: Text) -> float:
+    from matplotlib.textpath import TextPath
+
+    said = text.get_text()
+    return (
+        float(TextPath((0, 0), said, prop=text.get_fontproperties()).get_extents().width) / 72 if said else 0
+    )
 
 
 def lines(

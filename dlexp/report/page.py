@@ -7,10 +7,11 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import dlexp
 from dlexp.better import lower_is_better
@@ -44,26 +45,33 @@ MOST_RUNS = 400  # likewise in runs.csv
 MOST_TOLD = 12  # arms whose diagnosis is a sentence
 TROUBLES = ("failed", "diverged")
 TO_COME = ("interrupted", UNFINISHED, NOT_BEGUN)
+CODE = re.compile(r"`([^`]+)`")
 DARK_RULES = "/* dark colours of pictures */"
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True)
+class Picture:
     """A figure of the page, for a wide and for a narrow window."""
 
     name: str  # of its anchor
     alt: str  # what it shows, in numbers
     caption: str
-    draw: Callable[..., Figure]  # with narrow=True for a phone
+    draw: Callable[..., Figure | None]  # with narrow=True for a phone; None: there is none for it
+    broad: bool = False  # so much that its words are small even in a window of middle width
 
-    @property
-    def markup(self) -> Markup:
-        """Both, of which style.css shows one."""
+    @cached_property
+    def kinds(self) -> dict[str, Markup]:
+        """Of which style.css shows one; "alone" is scrolled where it is too wide."""
         from markupsafe import Markup
 
-        kinds = (("wide", self.draw()), ("narrow", self.draw(narrow=True)))
-        return Markup(  # of matplotlib, and what people typed escaped
-            "\n".join(inline(figure, f"{self.name}-{kind}", self.alt, kind) for kind, figure in kinds)
-        )
+        figures = {"wide": self.draw(), "narrow": self.draw(narrow=True)}
+        if figures["narrow"] is None:
+            figures = {"alone": figures["wide"]}
+        return {  # of matplotlib, and what people typed escaped
+            kind: Markup(inline(figure, f"{self.name}-{kind}", self.alt, kind))
+            for kind, figure in figures.items()
+            if figure
+        }
 
 
 def write_run(facts: Mapping[str, Any], run: Run) -> Path:
@@ -174,6 +182,8 @@ def render(template: str, **content: Any) -> str:
         "duration": duration,
         "lost": _lost,
         "short": lambda x: short(None if x is None else str(x)),
+        "coded": _coded,
+        "plain": plain,
     }
     environment.globals |= {
         "spread": _spread,
@@ -183,6 +193,18 @@ def render(template: str, **content: Any) -> str:
     }
     text = environment.get_template(template).render(**content)
     return text.replace(DARK_RULES, dark_rules(text))
+
+
+def _coded(text: str) -> Markup:
+    """What stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(CODE.sub(r"<code>\1</code>", str(escape(text))))
+
+
+def plain(text: str) -> str:
+    """Without backticks, where there is no code."""
+    return CODE.sub(r"\1", text)
 
 
 def _asked(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -48,6 +48,12 @@ def inline(figure: Figure, name: str, alt: str, kind: str) -> str:
     return head + text[text.index(">") + 1 :].rstrip()
 
 
+def as_file(markup: str) -> str:
+    """An `<svg>` of a page as a file of its own."""
+    head, _, rest = markup.partition(">")
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{dark_rules(markup)}</style>{rest}'
+
+
 def themed(colour: str) -> str:
     """A colour as CSS: as it is on white paper, and its counterpart where the page is dark."""
     return f"var(--c{colour[1:].lower()},{colour.lower()})"
