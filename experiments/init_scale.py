@@ -183,7 +183,7 @@ def small_vanish(runs: Runs) -> Verdict:
     criterion="share >= 0.95, delta_rms <= 1e-6, 0.1 less accuracy",
 )
 def saturated(runs: Runs) -> Verdict:
-    """Slow, and not stuck: weights of 1000 want rates of 1000; at a rate of 1 the network stays near guessing.
+    """Slow, and not stuck: weights of 1000 want rates of 1000; at a rate of 1 it stays near guessing.
     (The first criterion, accuracy of at most 0.3, was dropped after such rates had been tried.)
     """
     own = untrained(runs, "N(0, 1000)", "tanh")
