@@ -125,7 +125,7 @@ def flat_while_it_dies(runs: Runs) -> Verdict:
         "ReLU from N(0, 1)": "initializer=normal activation=relu",
     }
     controls = {
-        f"delta_rms, {name},": at_least(
+        f"delta_rms of {name}": at_least(
             plain(runs).of(words).values(lambda run: steepness(run, "delta_rms")), 2
         )
         for name, words in moving.items()
