@@ -248,7 +248,7 @@ def smaller_against_exploding(runs: Runs) -> Verdict:
     best = runs.part("lr_vs_gradient_exploding").best().by("initializer.gain")
     reached, wanted = (best.get(g, Runs([])).values(accuracy) for g in ("2.1213", "1.4142"))
     found = {
-        "smaller gradients": at_least(grown, 1),
+        "decades by which the gradient is smaller": at_least(grown, 1),
         "accuracy below He's": at_most(minus(wanted, reached), 0.05),
     }
     return given({"He's weights": at_least(wanted, 0.9)}, all_of(found))
