@@ -264,9 +264,10 @@ def one_unit(runs: Runs) -> Verdict:
     "2:58-59",
     "A single perceptron is a linear classifier, which can give output 0/1.",
     measures="functions of 2 and 3 inputs that some hyperplane computes (linear programming), and that the"
-    " perceptron rule learns; share of mistakes it ends with on and, or, nand, nor; its accuracy on xor, xnor",
-    criterion="14 of 16, 104 of 256, without a threshold 6 of 16, the rule the same ones; no mistakes; accuracy"
-    " of at most 0.75",
+    " perceptron rule learns; share of mistakes it ends with on and, or, nand, nor; its accuracy on xor and"
+    " xnor",
+    criterion="14 of 16, 104 of 256, without a threshold 6 of 16, the rule the same ones; no mistakes;"
+    " accuracy of at most 0.75",
 )
 def linear_classifier(runs: Runs) -> Verdict:
     found: dict[str, Verdict] = {}
