@@ -244,8 +244,8 @@ def uniform(runs: Runs) -> Verdict:
     criterion=">= 0.9 for both, at each depth; control: so with He's weights",
 )
 def xavier(runs: Runs) -> Verdict:
-    """For ReLU, too, though their variance is half of what ten layers of it want: at the rate that suits it.
-    With a coarser grid of rates, in a first look, those ten layers fell short of 0.9.
+    """For ReLU, too, though their variance is half of what ten layers of it want, at the rate that suits it;
+    a network in five may collapse at that. (With a coarser grid of rates, at first, ten layers fell short.)
     """
     return usable(runs, "Xavier")
 

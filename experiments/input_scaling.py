@@ -176,7 +176,7 @@ def rounder(runs: Runs) -> Verdict:
     for data, own in runs.part("curvature").by("data").items():
         before, after = own.values("bad_scale" if data == "gaussians" else "none"), own.values("feature")
         verdict = at_least({seed: before[seed] / after[seed] for seed in before}, 100)
-        found[data] = verdict.says(f"left {spread_of(after.values())}, ratio")
+        found[data.replace("_", " ")] = verdict.says(f"left {spread_of(after.values())}, ratio")
     return all_of(found)
 
 
@@ -236,7 +236,7 @@ def by_data(runs: Runs, optimizer: str) -> dict[str, Verdict]:
         for how, name in (("none", "as they are"), ("bad_scale", "badly scaled")):
             bad = arms.of(f"data.standardize={how}").values(loss)
             if bad and f"{data}, {name}" != ONE_SCALE:
-                found[f"{data}, {name}"] = changes(minus(bad, good), 0.3)
+                found[f"{data.replace('_', ' ')}, {name}"] = changes(minus(bad, good), 0.3)
     return found
 
 
