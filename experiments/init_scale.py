@@ -39,7 +39,7 @@ lab = Experiment(
     __file__,
     __doc__,
     sweeps=["init_scale", "init_scale_training", "init_scale_large"],
-    quick="seeds=1 activation=relu,tanh optimizer.lr=0.03 train.epochs=1 model.depth=3 train.max_steps=2"
+    quick="seeds=1 activation=relu optimizer.lr=0.03 train.epochs=1 model.depth=3 train.max_steps=2"
     " arm='initializer=normal','initializer=xavier_normal'",
 )
 STARTS = {
