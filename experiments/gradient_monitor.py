@@ -8,20 +8,29 @@ If each layer multiplies the signal by a factor c on its way forward and the err
 back, as linear layers, ReLU and abs without biases do, then a_{l-1} ~ c^(l-1), delta_l ~ c^(L-l), and the
 product c^(L-1) is the same for every layer: the plot is flat while the signal dies or blows up. A sigmoid's
 activation does not shrink (it hovers about 1/2), so there the plot shows what delta shows. The gradient of a
-bias is delta alone, without the factor that hides it.
+bias is delta alone, without the factor that hides it: it stands out where a_{l-1} is small, and drowns where
+that is large.
 """
 
 import math
+from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from dlexp.lab import Arm, Experiment, Run, Runs, Verdict, all_of, at_least, at_most, over
+from dlexp.lab import Arm, Experiment, Run, Runs, Verdict, at_least, at_most, given, over
 from dlexp.lab.draw import lines
 
 lab = Experiment(__file__, __doc__, quick="seeds=1 activation=relu,sigmoid model.depth=6")
 FLAT = 0.7  # decades: a plot over 20 layers that rises or falls less looks flat
 VANISHES = 2.0  # decades
 PROPORTIONAL = "activation=identity,relu,abs"  # f(c x) = c f(x) for c > 0
+NAMES = {"identity": "linear", "relu": "ReLU", "abs": "abs", "tanh": "tanh", "sigmoid": "sigmoid"}
+STARTS = {
+    "kaiming_normal": "He",
+    "xavier_normal": "Xavier",
+    "pytorch_default": "default",
+    "normal": "N(0, 1)",
+}
 
 
 def decades(run: Run, quantity: str) -> float:
@@ -30,21 +39,28 @@ def decades(run: Run, quantity: str) -> float:
     return math.log10(profile[0] / profile[-1]) if len(profile) > 1 and min(profile) > 0 else math.nan
 
 
-def moves(run: Run) -> float:
-    """log10 of the first hidden layer's update/weight ratio over the last one's; what float32 does not move
-    at all counts as 1e-10; nan if the last one does not move, either.
-    """
-    ratios = run.profile("update_ratio")[:-1]
-    return math.log10(max(ratios[0], 1e-10) / ratios[-1]) if len(ratios) > 1 and ratios[-1] > 0 else math.nan
+def steepness(run: Run, quantity: str) -> float:
+    return abs(decades(run, quantity))
 
 
-def steepness(runs: Runs, quantity: str) -> dict[int, float]:
-    return runs.values(lambda run: abs(decades(run, quantity)))
+def arrives(runs: Runs, low: float, high: float) -> Runs:
+    """Those arms where delta_rms changes by so many decades on its way back, at every seed."""
+
+    def fits(arm: Arm) -> bool:
+        return all(low <= x <= high for x in arm.values(lambda run: decades(run, "delta_rms")).values())
+
+    return Runs([run for arm in runs.arms() if fits(arm) for run in arm.runs])
+
+
+def smallest(runs: Runs, what: Callable[[Run], float]) -> dict[int, float]:
+    """Seed -> the smallest number of any arm."""
+    return {seed: -x for seed, x in runs.largest(lambda run: -what(run)).items()}
 
 
 def label(arm: Arm) -> str:
-    gain = arm.words.get("initializer.gain")
-    return f"{arm['activation']} {arm['initializer']}{f' gain {gain}' if gain else ''}"
+    half = "half of " if arm.words.get("initializer.gain") == "0.5" else ""
+    start = STARTS.get(arm["initializer"], arm["initializer"])
+    return f"{NAMES.get(arm['activation'], arm['activation'])}, {half}{start}"
 
 
 def plain(runs: Runs) -> Runs:
@@ -54,40 +70,42 @@ def plain(runs: Runs) -> Runs:
 
 @lab.claim(
     "1:185",
-    "Where little of the error reaches the first layers, their weights and biases are not updated.",
-    measures="decades between update/weight ratios of the first and the last hidden layer where"
-    " delta_rms falls by"
-    " two decades or more on its way back, no biases",
-    criterion="2 decades less at the first layer, for each activation",
+    "Where little of the error reaches the first layers, their weights are hardly updated.",
+    measures="update/weight ratio of the first of 20 hidden layers in the first step of SGD at 0.1, the"
+    " largest of any start, with and without biases, where delta_rms falls by two decades or more on its way"
+    " back",
+    criterion="<= 1e-4 for each activation; control: >= 1e-3 where it changes by one decade at most",
 )
 def first_layers_stand_still(runs: Runs) -> Verdict:
-    """True of the sigmoid alone. With ReLU and its like the first layers move as far as the last ones,
-    relative to their weights, however little error reaches them: their inputs are as much larger. What is
-    lost is not the update of one layer against another, but the size of all of them.
+    """Only in networks of sigmoids are they the only ones, though. With linear layers, ReLU and abs without
+    biases the last layers stand as still: little error reaches the ones, little signal the others. (At first
+    the layers were compared with each other, which is not what the notes say.)
     """
-    found = {}
-    for arm in plain(runs).arms():
-        vanishes = all(x <= -VANISHES for x in arm.values(lambda run: decades(run, "delta_rms")).values())
-        if vanishes and any(map(math.isfinite, arm.values(moves).values())):
-            found[label(arm)] = at_most(arm.values(moves), -VANISHES)
-    return over("activation and initializer", found)
+
+    def moved(run: Run) -> float:
+        return (run.profile("update_ratio") or [math.nan])[0]
+
+    alive = at_least(smallest(arrives(runs, -1.0, 1.0), moved), 1e-3)
+    dying = arrives(runs, -math.inf, -VANISHES).by("activation")
+    found = {NAMES.get(word, word): at_most(own.largest(moved), 1e-4) for word, own in dying.items()}
+    return given({"least ratio where the error arrives": alive}, over("activation", found))
 
 
 @lab.claim(
     "1:185",
     "A plot of weight gradients over depth shows that gradients vanish or explode.",
-    measures="decades of grad_norm between the first and the last hidden layer where delta_rms changes"
-    " by 2 or more",
-    criterion=f"more than {FLAT} decades, for each activation and initializer, no biases",
+    measures="decades of grad_norm between the first and the last of 20 hidden layers, up or down, where"
+    " delta_rms changes by two or more; no biases",
+    criterion=f"more than {FLAT} decades, for each activation and initializer",
 )
 def weight_gradients_show_it(runs: Runs) -> Verdict:
-    """TensorBoard's usual plot misses it for linear layers, ReLU and abs: dlexp records delta_rms beside
-    it.
+    """TensorBoard's usual plot misses it for linear layers, ReLU and abs, and for tanh where weights are
+    small, as tanh is linear about 0. dlexp records delta_rms beside it.
     """
     found = {}
     for arm in plain(runs).arms():
-        if min(arm.values(lambda run: abs(decades(run, "delta_rms"))).values(), default=0.0) >= VANISHES:
-            found[label(arm)] = at_least(arm.values(lambda run: abs(decades(run, "grad_norm"))), FLAT)
+        if min(arm.values(lambda run: steepness(run, "delta_rms")).values(), default=0.0) >= VANISHES:
+            found[label(arm)] = at_least(arm.values(lambda run: steepness(run, "grad_norm")), FLAT)
     return over("activation and initializer", found)
 
 
@@ -95,58 +113,73 @@ def weight_gradients_show_it(runs: Runs) -> Verdict:
     "1:185",
     "Theory: for linear layers, ReLU and abs without biases weight gradients are flat over depth,"
     " whatever delta does.",
-    measures="decades of grad_norm and of delta_rms between the first and the last hidden layer",
-    criterion=f"grad_norm <= {FLAT} in every arm; delta_rms >= 2 with Xavier-ReLU, gain 0.5 linear, and"
-    " N(0, 1)",
+    measures="decades of grad_norm between the first and the last of 20 hidden layers, up or down, the"
+    " steepest of any such network; controls: of delta_rms",
+    criterion=f"at most {FLAT}; controls: delta_rms >= 2 with Xavier's weights and ReLU, with half of"
+    " Xavier's and linear layers, and with N(0, 1) and ReLU",
 )
 def flat_while_it_dies(runs: Runs) -> Verdict:
-    steepest = plain(runs).of(PROPORTIONAL).largest(lambda run: abs(decades(run, "grad_norm")))
-    dying = {
-        "Xavier, ReLU": "initializer=xavier_normal initializer.gain=1 activation=relu",
-        "gain 0.5, linear": "initializer=xavier_normal initializer.gain=0.5 activation=identity",
-        "N(0, 1), ReLU": "initializer=normal activation=relu",
+    moving = {
+        "ReLU from Xavier": "initializer=xavier_normal initializer.gain=1 activation=relu",
+        "linear from half of Xavier": "initializer=xavier_normal initializer.gain=0.5 activation=identity",
+        "ReLU from N(0, 1)": "initializer=normal activation=relu",
     }
-    found = {
-        name: at_least(steepness(plain(runs).of(words), "delta_rms"), 2) for name, words in dying.items()
+    controls = {
+        f"delta_rms of {name}": at_least(
+            plain(runs).of(words).values(lambda run: steepness(run, "delta_rms")), 2
+        )
+        for name, words in moving.items()
     }
-    return all_of({"steepest grad_norm": at_most(steepest, FLAT), **found})
+    steepest = plain(runs).of(PROPORTIONAL).largest(lambda run: steepness(run, "grad_norm"))
+    return given(controls, at_most(steepest, FLAT))
 
 
 @lab.claim(
     "1:185",
-    "With biases that start at zero the same plot shows it: their gradient is delta itself.",
-    measures="decades of grad_norm (weight and bias together) between the first and the last hidden"
-    " layer, Xavier, ReLU",
-    criterion=f"more than {FLAT} decades",
+    "Theory: with biases that start at zero a plot of gradients over depth shows what delta does: theirs are"
+    " delta itself.",
+    measures="decades of grad_norm (weight and bias together) between the first and the last of 20 hidden"
+    " layers, up or down, the least of linear layers, ReLU and abs where delta_rms falls or rises by two"
+    " decades",
+    criterion=f"more than {FLAT} decades, whichever way delta goes",
 )
 def biases_show_it(runs: Runs) -> Verdict:
-    """Nothing else differs: the network computes the same. So whether the usual plot is flat is decided by
-    whether it counts the bias.
+    """The network computes the same as without. Where the signal vanishes, whether the usual plot is flat is
+    decided by whether it counts the bias; where it explodes the gradient of a bias is nothing beside that of
+    the weights. (The first criterion asked for Xavier's weights and ReLU only.)
     """
-    words = "initializer=xavier_normal initializer.gain=1 activation=relu model.bias=true"
-    return at_least(steepness(runs.of(words), "grad_norm"), FLAT)
+    own = runs.of(f"model.bias=true {PROPORTIONAL} initializer=kaiming_normal,xavier_normal,normal")
+    ways = {
+        "vanishes": arrives(own, -math.inf, -VANISHES),
+        "explodes": arrives(own, VANISHES, math.inf),
+    }
+    least = {way: smallest(arms, lambda run: steepness(run, "grad_norm")) for way, arms in ways.items()}
+    return over("what delta does", {way: at_least(values, FLAT) for way, values in least.items()})
 
 
 @lab.picture(
-    "Three signals of the same networks before the first update, without biases, relative to the last hidden"
-    " layer; half of Xavier's weights. Dashed: theory. The weight gradients of ReLU and linear layers"
-    " are flat."
+    "Three signals of the same networks before the first update, without biases, half of Xavier's weights,"
+    " relative to the last hidden layer. Dashed: theory, for linear layers, ReLU and abs. Their weight"
+    " gradients are flat, while the error dies on its way back and the signal on its way on."
 )
 def picture(runs: Runs) -> Figure:
-    shown = plain(runs).of("initializer=xavier_normal initializer.gain=0.5").by("activation")
-    theory = {"identity": 0.5, "relu": 0.5 * math.sqrt(0.5), "abs": 0.5}
+    half = plain(runs).of("initializer=xavier_normal initializer.gain=0.5").by("activation")
+    shown = {NAMES.get(word, word): own for word, own in half.items()}
+    factors = {"linear": 0.5, "ReLU": 0.5 * math.sqrt(0.5), "abs": 0.5}
+    names = ("grad_norm", "delta_rms", "activation_rms")
 
     def relative(run: Run, quantity: str) -> list[float]:
         hidden = run.profile(quantity)[:-1]
         return [x / hidden[-1] for x in hidden] if hidden and hidden[-1] else []
 
     return lines(
-        {"grad_norm": shown, "delta_rms": shown, "activation_rms": shown},
-        {
-            name: lambda run, name=name: relative(run, name)
-            for name in ("grad_norm", "delta_rms", "activation_rms")
+        dict.fromkeys(names, shown),
+        {name: lambda run, name=name: relative(run, name) for name in names},
+        theory={
+            "grad_norm": dict.fromkeys(factors, 1.0),
+            "delta_rms": factors,
+            "activation_rms": {name: 1 / factor for name, factor in factors.items()},
         },
-        theory={"delta_rms": theory},
         means="relative to the last hidden layer",
     )
 

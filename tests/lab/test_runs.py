@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dlexp.errors import UserError
-from dlexp.lab.runs import Run, Runs
+from dlexp.lab.runs import Run, Runs, accuracy
 from dlexp.report.jobs import Job
 
 
@@ -71,6 +71,13 @@ def test_the_best_rate_is_judged_on_validation_for_each_arm() -> None:
     assert {arm["activation"]: arm["optimizer.lr"] for arm in best.arms()} == {"relu": "1", "tanh": "1"}
     worse = Runs([*SWEPT, run("activation=relu optimizer.lr=1 seed=2", None, "diverged")]).best()
     assert {arm["activation"]: arm["optimizer.lr"] for arm in worse.arms()} == {"relu": "0.1", "tanh": "1"}
+
+
+@pytest.mark.parametrize(("outputs", "guessed"), [(10, 0.1), (2, 0.5), (1, 0.5)])
+def test_a_network_that_diverged_guesses(outputs: int, guessed: float) -> None:
+    """A single output tells two classes apart."""
+    assert accuracy(run("seed=0", None, "diverged", data={"outputs": outputs})) == guessed
+    assert accuracy(run("seed=0", 0.9)) == pytest.approx(0.8)
 
 
 def test_by_keeps_the_order_of_asking() -> None:

@@ -132,6 +132,13 @@ def test_all_of() -> None:
     assert all_of({"a": YES, "b": over("x", {1: YES, 2: NO})}).word == "depends"
 
 
+def test_parts_of_parts_are_told() -> None:
+    inner = over("width", {"8": at_least(seeds(2, 2, 2), 1), "64": at_least(seeds(0, 2, 2), 1)})
+    whole = over("depth", {"2": inner, "10": at_least(seeds(0, 0, 0), 1)})
+    said = "inconclusive at 2 (by width: supported at 8 (2 ± 0); inconclusive at 64 (1.33 ± 1.15))"
+    assert whole.measured == f"by depth: refuted at 10 (0 ± 0); {said} (3 seeds each)"
+
+
 def test_a_control_that_fails_leaves_the_question_open() -> None:
     """Whatever the measurement says: without its control it says nothing of the claim."""
     held = given({"shallow": YES}, NO)
