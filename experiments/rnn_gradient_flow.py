@@ -175,7 +175,8 @@ def common(runs: Runs) -> Verdict:
     def share(way: int) -> dict[int, float]:
         return {seed: sum(way * own[seed] >= -ARRIVES for own in changed) / len(changed) for seed in seeds}
 
-    return over("which of the two", {"vanishing": at_least(share(-1), 0.5), "exploding": at_least(share(1), 0.5)})
+    ways = {"vanishing": share(-1), "exploding": share(1)}
+    return over("which of the two", {way: at_least(own, 0.5) for way, own in ways.items()})
 
 
 @lab.claim(
@@ -260,7 +261,7 @@ def kept(runs: Runs, cell: str, gate: str) -> Verdict:
 @lab.claim(
     "4:75a",
     "The gates of a GRU control the flow of information.",
-    measures="factor of the gradient per step back in time, bias of the update gate 5 against PyTorch's start",
+    measures="factor of the gradient per step back in time, update gate with bias 5 against PyTorch's start",
     criterion="larger by >= 0.2",
 )
 def gates_control(runs: Runs) -> Verdict:
