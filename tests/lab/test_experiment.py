@@ -169,6 +169,17 @@ def test_what_was_measured_is_kept_until_its_source_changes(tmp_path: Path) -> N
     assert "up to 1 off" in changed.verdicts[0][1].measured
 
 
+def test_what_was_measured_is_found_again_whoever_runs_the_page(tmp_path: Path) -> None:
+    """As a script it bears another name, which a class in it knows."""
+    content = MEASURING.replace("def helper(x):", "class Times:\n    by = FACTOR\n\n\ndef helper(x):")
+    content = content.replace("FACTOR * x", "Times.by * x")
+    (tmp_path / "twice.py").write_text(f"{content}\n\nlab.main()\n")
+    command = [sys.executable, "twice.py", f"outputs={tmp_path}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert of(measuring(tmp_path, content), [f"outputs={tmp_path}"]).done == 0
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
