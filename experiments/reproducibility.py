@@ -232,8 +232,9 @@ def grows(seed: int, rate: float, steps: int) -> dict[str, Any]:
 @lab.claim(
     "2:91",
     "A network that is run twice gives the same results (the notes leave it open).",
-    measures="all weights after 300 steps, twice from a new start, with only that library seeded",
-    criterion="equal to the last bit, whichever is seeded",
+    measures="share of runs whose weights after 300 steps are equal to the last bit to those of a second run,"
+    " by the one library that is seeded both times",
+    criterion="all of them, whichever is seeded",
 )
 def same_twice(runs: Runs) -> Verdict:
     """It takes the seed of the library that draws. Without it the weights end as far apart as those of
@@ -242,13 +243,14 @@ def same_twice(runs: Runs) -> Verdict:
     arms = runs.part("twice").by("library").items()
     found = {word: at_least(own.values("equal"), 1) for word, own in arms}
     apart = [x for word, own in arms if word != "torch" for x in own.values("apart").values()]
-    return over("seed", found).says(f"without it apart by {spread_of(apart)} of their length; equal bits")
+    said = f"without torch's seed apart by {spread_of(apart)} of the weights' length; equal"
+    return over("library seeded", found).says(said)
 
 
 @lab.claim(
     "2:47-48",
-    "random.seed(0): the same values can be made again.",
-    measures="of 1000 numbers of each library, after random.seed twice, the share that comes again",
+    "After random.seed(0) the same random values can be drawn again.",
+    measures="of 1000 numbers of a library the share that comes again after random.seed, by library",
     criterion="all of them, of each library",
 )
 def random_seed(runs: Runs) -> Verdict:
@@ -260,43 +262,42 @@ def random_seed(runs: Runs) -> Verdict:
 @lab.claim(
     "2:91",
     "With PyTorch's seed fixed a second run gives the same results, whatever else is different.",
-    measures="all weights after training (300 steps; 30 of a wide network for threads), one thing changed",
-    criterion="equal to the last bit, whatever is changed",
+    measures="distance of the weights from those of a second run, relative to their length, with one thing"
+    " changed; 300 steps, or 30 of a wide network for threads",
+    criterion="0: equal to the last bit, whatever is changed",
 )
 def whatever_else(runs: Runs) -> Verdict:
-    """A process, a day, a folder do not matter. What changes the order of sums does, in the last bit to begin
-    with; workers that draw by themselves draw other numbers altogether. That is of the machine, too: another
-    processor may add up in another order.
+    """A new process does not matter. What changes the order of sums does, in the last bit to begin with;
+    workers that draw by themselves draw other numbers altogether. Another processor may add up in another
+    order, too.
     """
-    found = {}
-    for change, own in runs.part("again").by("change").items():
-        apart = spread_of(own.values("apart").values())
-        found[f"{change} [apart by {apart}]"] = at_least(own.values("equal"), 1)
-    return over("change", found)
+    arms = runs.part("again").by("change").items()
+    return over("what is changed", {change: at_most(own.values("apart"), 0) for change, own in arms})
 
 
 @lab.claim(
     "2:91",
-    "A difference in the last bit stays small, so that results are as good as the same.",
-    measures="distance of the weights after 2000 steps, relative to their length, begun 1.2e-7 apart",
+    "A difference in the last bit of the weights stays small in training: results are as good as the same.",
+    measures="distance of the weights of two networks after 2000 steps of SGD, relative to their length, that"
+    " began 1.2e-7 apart; share of test samples that both answer alike",
     criterion="at most 1e-3 at each learning rate",
 )
 def stays_small(runs: Runs) -> Verdict:
     """As long as steps are stable. Past the largest rate at which they are each step makes a difference
-    larger, until nothing of the two is alike. At small rates, too, it grows by a decade or two: a ReLU that
-    is on in one network and off in the other makes it larger at once.
+    larger, until the two are about as far apart as networks of two seeds. At small rates, too, it grows, by
+    jumps: where a ReLU is on in one network and off in the other.
     """
     arms = runs.part("grows").by("rate").items()
     found = {rate: at_most(own.values("apart"), 1e-3) for rate, own in arms}
-    same = ", ".join(f"{rate}: {spread_of(own.values('same_answers').values())}" for rate, own in arms)
-    return over("learning rate", found).says(f"share of equal answers at the end, by rate {same}; distance")
+    same = ", ".join(f"{spread_of(own.values('same_answers').values())} at {rate}" for rate, own in arms)
+    return over("learning rate", found).says(f"alike {same}; distance")
 
 
 @lab.claim(
     "2:91",
-    "Another seed gives another network, which is as good.",
-    measures="how far the test accuracy of each of ten seeds is from their mean, with 30 to 1257 samples, in"
-    " standard errors of the test set, sqrt(p (1 - p) / 270)",
+    "Another seed gives a network that is as good.",
+    measures="how far the test accuracy of each of ten seeds is from their mean, in standard errors of the"
+    " test set, sqrt(p (1 - p) / 270), by how many samples they were trained on",
     criterion="at most 2: this test set cannot tell it from the others",
 )
 def as_good(runs: Runs) -> Verdict:
@@ -310,7 +311,7 @@ def as_good(runs: Runs) -> Verdict:
         error = math.sqrt(mean * (1 - mean) / 270) or math.nan
         verdict = at_most({seed: abs(x - mean) / error for seed, x in accuracy.items()}, 2)
         found[samples] = verdict.says(f"accuracy {spread_of(accuracy.values())}, off by")
-    return over("samples", found)
+    return over("training samples", found)
 
 
 @lab.picture(

@@ -273,8 +273,9 @@ def _dedented(source: str) -> str:
 
 
 def _names(code: CodeType) -> list[str]:
+    """Not those like __name__, which say who runs the page, and where it lies."""
     inner = [name for const in code.co_consts if isinstance(const, CodeType) for name in _names(const)]
-    return [*code.co_names, *inner]
+    return [*(name for name in code.co_names if not name.startswith("__")), *inner]
 
 
 __all__ = ["Task", "check", "do", "load", "of_measure", "of_sweep", "work"]

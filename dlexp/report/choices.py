@@ -113,7 +113,7 @@ def _values(content: object, prefix: str = "") -> dict[str, str]:
             found |= _values(value, f"{prefix}{key}.") if "_target_" not in value else {}
         else:
             text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-            found[f"{prefix}{key}"] = text.replace(" ", "")
+            found[f"{prefix}{key}"] = text.replace(", ", ",")
     return found
 
 
