@@ -122,7 +122,7 @@ def _as_words(values: dict[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in values.items():
         if key == "defaults":
-            found |= dict(re.findall(r"'override/(?!hydra)([\w/]+)':'(\w+)'", value))
+            found |= dict(re.findall(r"'override /(?!hydra)([\w/]+)': '(\w+)'", value))
         else:
             short = value if len(value) <= LONGEST else f"{value[:LONGEST]}..."
             found[key.removeprefix(SWEPT)] = short if key.startswith(SWEPT) else value

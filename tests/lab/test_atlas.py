@@ -133,7 +133,8 @@ def test_other_choices_are_told(result: Result) -> None:
     page = index.parent / "made_up.html"
     assert told not in index.read_text() and told not in page.read_text()
     write([replace(result, words=("data=mnist", "seed=0,1"))])
-    assert told in index.read_text() and "of <code>data=mnist seed=0,1</code>: verdicts and numbers are theirs" in page.read_text()
+    assert told in index.read_text()
+    assert "of <code>data=mnist seed=0,1</code>: verdicts and numbers are theirs" in page.read_text()
 
 
 def test_a_theory_is_not_what_the_notes_say(tmp_path: Path) -> None:
