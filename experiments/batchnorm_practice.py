@@ -171,7 +171,11 @@ def at_test(seed: int, steps: int) -> dict[str, float]:
 
 
 @lab.measure(
-    activation=["sigmoid", "tanh", "relu"], norm=["none", "batch"], rate=[0.1, 0.3, 1], steps=200, seeds=5
+    activation=["sigmoid", "tanh", "relu"],
+    norm=["none", "batch"],
+    rate=[0.03, 0.1, 0.3, 1, 3],
+    steps=200,
+    seeds=5,
 )
 def sooner(seed: int, activation: str, norm: str, rate: float, steps: int) -> dict[str, float]:
     """Steps until five layers, with He's weights, are right on 0.95 of new samples; asked every 5th."""
