@@ -114,7 +114,7 @@ def logistic(z: float) -> float:
 @lab.claim(
     "1:53 3:254",
     "sigmoid(z) = 1 / (1 + e^-z), and its derivative is sigmoid (1 - sigmoid).",
-    measures="largest difference from PyTorch's function, and from autograd's derivative",
+    measures="largest difference from PyTorch's sigmoid, and from autograd's derivative, on -20..20",
     criterion="<= 1e-10",
 )
 def sigmoid_formula(runs: Runs) -> Verdict:
@@ -130,7 +130,7 @@ def sigmoid_formula(runs: Runs) -> Verdict:
 @lab.claim(
     "2:38",
     "The sigmoid is 1 / (1 + e^x).",
-    measures="largest difference from PyTorch's function",
+    measures="largest difference from PyTorch's sigmoid on -20..20",
     criterion="<= 1e-10",
 )
 def sigmoid_sign(runs: Runs) -> Verdict:
@@ -220,7 +220,7 @@ def small_change(runs: Runs) -> Verdict:
 
 @lab.claim(
     "1:172",
-    "Because its range is small, its derivative is small.",
+    "Because the sigmoid's range is small, its derivative is small.",
     measures="largest derivative of sigmoid(c z), whose range is that of the sigmoid, for some steepness c",
     criterion="at most 0.25",
 )
@@ -251,7 +251,7 @@ def sigmoid_smooth(runs: Runs) -> Verdict:
 @lab.claim(
     "3:175",
     "The sigmoid's derivative approaches zero as the input approaches 0 or 1.",
-    measures="derivative at inputs 0 and 1",
+    measures="derivative at the inputs 0 and 1",
     criterion="below 0.025, a tenth of its largest, at both",
 )
 def sigmoid_slope_at_0_and_1(runs: Runs) -> Verdict:
@@ -263,7 +263,7 @@ def sigmoid_slope_at_0_and_1(runs: Runs) -> Verdict:
 @lab.claim(
     "3:196",
     "Tanh's derivative approaches zero as the input approaches 0 or 1.",
-    measures="derivative at inputs 0 and 1",
+    measures="derivative at the inputs 0 and 1",
     criterion="below 0.1, a tenth of its largest, at both",
 )
 def tanh_slope_at_0_and_1(runs: Runs) -> Verdict:
@@ -319,7 +319,7 @@ def tanh_slope(runs: Runs) -> Verdict:
 @lab.claim(
     "3:186,193",
     "Tanh is smoother than the sigmoid.",
-    measures="largest |f''|, and jumps of f' and f''",
+    measures="largest |f''| on -20..20, and jumps of f' and f''",
     criterion="tanh's is less, or the sigmoid jumps and tanh does not",
 )
 def tanh_smoother(runs: Runs) -> Verdict:
@@ -332,7 +332,7 @@ def tanh_smoother(runs: Runs) -> Verdict:
 @lab.claim(
     "4:27a",
     "Softsign is a smoother alternative to tanh.",
-    measures="largest |f''|, and jumps of f' and f''",
+    measures="largest |f''| on -20..20, and jumps of f' and f''",
     criterion="softsign's is less, or tanh jumps and softsign does not",
 )
 def softsign_smoother(runs: Runs) -> Verdict:
@@ -371,7 +371,7 @@ def softsign_saturates_less(runs: Runs) -> Verdict:
 @lab.claim(
     "1:77 3:142 4:29",
     "ReLU is max(0, z): zero for negative inputs, positive ones pass unchanged.",
-    measures="largest difference from that",
+    measures="largest difference of PyTorch's ReLU from max(0, z) on -20..20",
     criterion="<= 1e-10",
 )
 def relu_formula(runs: Runs) -> Verdict:
@@ -381,7 +381,7 @@ def relu_formula(runs: Runs) -> Verdict:
 @lab.claim(
     "4:31",
     "ReLU lets no gradient pass for negative inputs.",
-    measures="derivative of each negative input",
+    measures="largest derivative at a negative input, -20..0",
     criterion="exactly 0",
 )
 def relu_blocks(runs: Runs) -> Verdict:
@@ -393,7 +393,7 @@ def relu_blocks(runs: Runs) -> Verdict:
 @lab.claim(
     "1:86 1:87-88",
     "Leaky ReLU is max(0.1x, x): negative values are multiplied by a small slope, not made 0.",
-    measures="largest difference from that; outputs of negative inputs",
+    measures="largest difference of PyTorch's leaky ReLU from that; its output nearest to 0 for z < 0",
     criterion="<= 1e-10; none is 0",
 )
 def leaky_formula(runs: Runs) -> Verdict:
@@ -407,7 +407,7 @@ def leaky_formula(runs: Runs) -> Verdict:
 @lab.claim(
     "3:155b,160,257",
     "Leaky ReLU outputs a small positive value for negative inputs.",
-    measures="outputs of negative inputs",
+    measures="least and largest output for negative inputs, -20..0, slope 0.1",
     criterion="> 0",
 )
 def leaky_positive(runs: Runs) -> Verdict:
@@ -424,7 +424,9 @@ def leaky_positive(runs: Runs) -> Verdict:
     criterion="<= 0.01",
 )
 def leaky_vanishes(runs: Runs) -> Verdict:
-    """It is the same number everywhere below 0, however far: a small factor, not a vanishing one."""
+    """It is the same number everywhere below 0, however far and whatever the slope: a small factor, not a
+    vanishing one.
+    """
     own = Curve(runs, "leaky_relu").slope
     return vanishes(runs, "leaky_relu").says(f"slope {own[0]:g} throughout")
 
@@ -478,7 +480,7 @@ def elu_slope_of_the_note(z: float) -> float:
 @lab.claim(
     "3:129a 3:223-227",
     "The linear activation returns its input, the absolute one its absolute value.",
-    measures="largest difference from that",
+    measures="largest difference of PyTorch's identity from z, and of its abs from |z|, on -20..20",
     criterion="<= 1e-10",
 )
 def identity_and_abs(runs: Runs) -> Verdict:
@@ -488,7 +490,7 @@ def identity_and_abs(runs: Runs) -> Verdict:
 @lab.claim(
     "1:44",
     "The step function's output is 0 or 1.",
-    measures="the values it takes",
+    measures="the values that it takes on -20..20, and its slopes",
     criterion="0 and 1, and no other",
 )
 def step_values(runs: Runs) -> Verdict:
@@ -529,10 +531,10 @@ def picture(runs: Runs) -> Figure:
             if row == 2:
                 most = max(map(abs, ys))
                 said = f"up to {most:.3g}" if most else "0"
-                axis.text(0.6, 1.6, said, color=BLUE, weight="bold")
+                axis.text(5, 1.6, said, color=BLUE, weight="bold", ha="right")
             axis.set_title(f"{name}: {label}" if row == 0 else label, loc="left", weight="bold")
             axis.set_xlabel("z" if row == 2 else "", color=GREY)
-    axes[0][0].text(-4.9, 0.6, "the notes", color=VERMILLION, weight="bold")
+    axes[0][0].text(-4.9, 0.47, "the notes", color=VERMILLION, weight="bold")
     return figure
 
 
