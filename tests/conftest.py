@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+from dlexp import pictures
+
+SECONDS = pictures.SECONDS
 
 
 def pytest_collection_finish() -> None:
@@ -18,6 +23,22 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Some libraries complain of what is still there when Python ends."""
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_pictures() -> Iterator[None]:
+    """Pictures for TensorBoard take longer than most runs here; whoever looks at them asks for `drawn`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "SECONDS", math.inf)
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Iterator[None]:
+    """Runs of this file draw their pictures as they do for anybody."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "SECONDS", SECONDS)
+        yield
 
 
 @pytest.fixture(autouse=True)
