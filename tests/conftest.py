@@ -14,6 +14,17 @@ from dlexp import pictures
 SECONDS = pictures.SECONDS
 
 
+# Files that take longest, by seconds; begun last, one process would be at work on them alone.
+LONGEST = ["test_multirun", "test_config", "test_overrides", "test_cli", "test_pages", "test_readme"]
+LONGEST += ["test_experiment", "test_page", "test_going_on", "test_resume", "test_browser"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all others as they come."""
+    place = {name: n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 def pytest_collection_finish() -> None:
     """What is loaded now stays: the garbage collector need not look through it again and again."""
     gc.collect()

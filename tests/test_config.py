@@ -286,17 +286,17 @@ def test_what_was_composed_before_is_as_hydra_composes_it(
         ["hydra.job.chdir=true", "seed=3"],
     ]
     _KNOWN.clear()
-    for cwd in (CONFIGS, tmp_path):
-        monkeypatch.chdir(cwd)
-        with initialize_config_dir(str(CONFIGS), job_name="dlexp", **VERSION_BASE):
-            loader = GlobalHydra.instance().config_loader()
-            for words in asked:
-                expected = hydra.compose("config", words, return_hydra_config=True)
-                for _ in range(2):
-                    found = _composed(loader, words)
-                    assert OmegaConf.to_container(found) == OmegaConf.to_container(expected), words
-                    assert OmegaConf.is_struct(found) and not OmegaConf.is_readonly(found)
-                    found.seed = 99  # a config belongs to who asked for it
+    compose(asked[0])
+    monkeypatch.chdir(tmp_path)  # which the config of each call notes
+    with initialize_config_dir(str(CONFIGS), job_name="dlexp", **VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        for words in asked:
+            expected = hydra.compose("config", words, return_hydra_config=True)
+            for _ in range(2):
+                found = _composed(loader, words)
+                assert OmegaConf.to_container(found) == OmegaConf.to_container(expected), words
+                assert OmegaConf.is_struct(found) and not OmegaConf.is_readonly(found)
+                found.seed = 99  # a config belongs to who asked for it
     assert len(_KNOWN) == 6
 
 
