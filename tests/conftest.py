@@ -12,6 +12,7 @@ import torch
 from dlexp import pictures
 
 SECONDS = pictures.SECONDS
+gc.disable()  # until all is loaded that tests import
 
 
 # Files that take longest, by seconds; begun last, one process would be at work on them alone.
@@ -27,6 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What is loaded now stays: the garbage collector need not look through it again and again."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 
