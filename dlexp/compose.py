@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,6 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     Args:
         config_dir: a folder with more choices, as `--config-dir` on the command line.
     """
-    from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
     if isinstance(overrides, str):
@@ -82,13 +82,57 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
             words = expanded(overrides)
             if config_dir is not None:
                 words.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
-            config = hydra_compose("config", overrides=words, return_hydra_config=True)
+            config = _composed(GlobalHydra.instance().config_loader(), words)
             named = config.hydra.run.dir
             return apart(config, None if named == "." else Path(named))
     except (CompactHydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(*explain(error)) from error
     finally:
         state.hydra = theirs
+
+
+def _composed(loader: Any, words: list[str]) -> DictConfig:
+    """What `hydra.compose` makes of words; what differs in plain values only is composed once."""
+    from hydra.types import RunMode
+
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
+    plain = [one for one in parsed if one.key_or_group == "hydra.run.dir" or _is_plain(one, loader)]
+    kind = [str(override.input_line) for override in parsed if override not in plain]
+    if any(override.is_hydra_override() for override in parsed if override not in plain):
+        return loader.load_configuration("config", words, RunMode.RUN, from_shell=False)  # type: ignore[no-any-return]
+    key = (_state_of_files(), *kind)
+    if key not in _KNOWN:
+        if len(_KNOWN) >= MOST_KINDS:
+            _KNOWN.clear()
+        _KNOWN[key] = loader.load_configuration("config", kind, RunMode.RUN, from_shell=False)
+    config = copy.deepcopy(_KNOWN[key])
+    config_loader_impl.ConfigLoaderImpl._apply_overrides_to_config(plain, config)
+    for name in ("hydra", "task"):
+        config.hydra.overrides[name] = [
+            str(one.input_line) for one in parsed if one.is_hydra_override() == (name == "hydra")
+        ]
+    if VERSION_BASE:
+        config.hydra.job.override_dirname = _dirname(parsed, config.hydra.job.config.override_dirname)
+    config.hydra.runtime.cwd = str(Path.cwd())
+    return config
+
+
+_KNOWN: dict[tuple[object, ...], DictConfig] = {}  # what Hydra composed of words without plain values
+
+
+def _state_of_files() -> int:
+    """Another number once a YAML file was changed."""
+    found = [(file.path, file.stat()) for file in _files(str(CONFIGS))]
+    return hash(tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in found))
+
+
+def _files(folder: str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files(entry.path)
+            else:
+                yield entry
 
 
 def master(overrides: Sequence[str]) -> tuple[Any, DictConfig]:
@@ -162,7 +206,7 @@ class Composer:
     def _compose(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         loader = self._loader
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(sweep_overrides)
-        plain = [override for override in parsed if self._is_plain(override)]
+        plain = [override for override in parsed if _is_plain(override, loader)]
         words = [str(override.input_line) for override in parsed]
         kind = tuple(
             override.key_or_group if override in plain else word
@@ -183,18 +227,20 @@ class Composer:
         OmegaConf.copy_cache(from_config=master_config, to_config=config)
         return config
 
-    def _is_plain(self, override: Override) -> bool:
-        """Does it only set a number or a text that there is already?"""
-        return (
-            override.type == OverrideType.CHANGE
-            and override.package is None
-            and not override.is_hydra_override()
-            and not isinstance(override.value(), (dict, list))
-            and not self._loader.repository.group_exists(override.key_or_group)
-        )
+
+def _is_plain(override: Override, loader: Any) -> bool:
+    """Does it only set a number or a text that there is already?"""
+    return (
+        override.type == OverrideType.CHANGE
+        and override.package is None
+        and not override.is_hydra_override()
+        and not override.is_sweep_override()
+        and not isinstance(override.value(), (dict, list))
+        and not loader.repository.group_exists(override.key_or_group)
+    )
 
 
-MOST_KINDS = 64  # configs of a sweep that are kept
+MOST_KINDS = 64  # configs that are kept
 
 
 def _dirname(parsed: Sequence[Override], options: DictConfig) -> str:

@@ -29,9 +29,10 @@ from typing import Any
 PATIENCE = 200  # seconds that a process may take on a busy machine
 LOADED = [
     *("shell", "dlexp.cli", "dlexp.runner", "dlexp.report.command", "dlexp.report.watch", "torch._dynamo"),
-    *("pandas", "matplotlib.figure", "matplotlib.backends.backend_agg", "orjson", "google_crc32c"),
+    *("pandas", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),
+    *("dlexp.report.page", "dlexp.diagnose.order", "jinja2", "orjson", "google_crc32c"),
     *("tensorboard.compat.proto.event_pb2", "tensorboard.plugins.hparams.summary_v2"),
-    *("optuna.storages._rdb.storage", "pytest"),
+    *("optuna.storages._rdb.storage", "optuna.storages._rdb.models", "alembic.context", "pytest"),
 ]
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
 from data.files import write_cifar10, write_mnist
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -18,7 +21,7 @@ from PIL import Image
 
 import dlexp
 from dlexp.build.check import GROUPS, RULES, check
-from dlexp.compose import CONFIGS, compose, flatten
+from dlexp.compose import _KNOWN, CONFIGS, VERSION_BASE, _composed, compose, flatten
 from dlexp.errors import UserError
 from dlexp.record.schedule import schedule
 from dlexp.sweep.command import parse
@@ -266,6 +269,49 @@ def test_compose_leaves_no_global_state(words: list[str]) -> None:
             compose(words)
         assert not GlobalHydra.instance().is_initialized()
         assert not HydraConfig.initialized()
+
+
+def test_what_was_composed_before_is_as_hydra_composes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only words that are no plain values are composed anew; the config is that of Hydra's own `compose`."""
+    asked = [
+        ["activation=relu", "model.depth=2", "seed=0", "hydra.run.dir='a b'"],
+        ["seed=1", "activation=relu"],
+        ["activation=tanh", "name='a,b'", "train.max_steps=5"],
+        ["train.max_steps=null", "optimizer.lr=1e-3", "seed=1", "seed=2"],
+        ["optimizer=adam", "optimizer.betas=[0.8,0.9]", "+model.new=1", "~scheduler"],
+        ["+model.new=1", "optimizer.lr=1", "~scheduler", "optimizer=adam", "optimizer.betas=[0.8,0.9]"],
+        ["outputs=${name}/x", "data=csv", "data.path=${oc.env:HOME}"],
+        ["hydra.job.chdir=true", "seed=3"],
+    ]
+    _KNOWN.clear()
+    compose(asked[0])
+    monkeypatch.chdir(tmp_path)  # which the config of each call notes
+    with initialize_config_dir(str(CONFIGS), job_name="dlexp", **VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        for words in asked:
+            expected = hydra.compose("config", words, return_hydra_config=True)
+            for _ in range(2):
+                found = _composed(loader, words)
+                assert OmegaConf.to_container(found) == OmegaConf.to_container(expected), words
+                assert OmegaConf.is_struct(found) and not OmegaConf.is_readonly(found)
+                found.seed = 99  # a config belongs to who asked for it
+    assert len(_KNOWN) == 6
+
+
+def test_a_file_that_was_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the words are the same."""
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    monkeypatch.setattr("dlexp.compose.CONFIGS", tmp_path / "configs")
+    path = tmp_path / "configs" / "optimizer" / "sgd.yaml"
+    assert compose([]).config.optimizer.lr == 0.1
+    path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.7"))
+    assert compose([]).config.optimizer.lr == 0.7
+    with pytest.raises(UserError, match="optimizer=mine: no such choice"):
+        compose(["optimizer=mine"])
+    shutil.copy(path, path.with_stem("mine"))
+    assert compose(["optimizer=mine"]).choices["optimizer"] == "mine"
 
 
 def test_compose_takes_words_into_the_config() -> None:

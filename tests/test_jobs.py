@@ -11,6 +11,8 @@ import torch
 import dlexp
 from dlexp.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def _alive() -> int:
     """Tensors and modules of this process."""

@@ -18,6 +18,7 @@ import dlexp
 from dlexp import pictures
 from dlexp.record.probes import QUANTITIES
 
+pytestmark = pytest.mark.usefixtures("drawn")
 DRAWN = ["record.images=true", "train.max_steps=12", "record.every=5", "model.width=16"]
 
 

@@ -210,6 +210,7 @@ def test_killed_many_times(tmp_path: Path) -> None:
     words = [
         *NETWORKS["everything"][:-4],
         *("train.max_steps=400", "train.checkpoint_every=10", "record.every=1", "stopping.patience=1000"),
+        "record.images=false",
     ]
     whole = run(words, tmp_path / "whole")
     torn = tmp_path / "torn"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -104,20 +106,37 @@ OTHER = [
 SHIPPED = [model for model in ONE_OF_EACH if model != "custom"]
 
 
+def each(models: Iterable[str]) -> pytest.MarkDecorator:
+    """All tests of a model before those of the next: they compose much of the same."""
+    return pytest.mark.parametrize("model", models, scope="module")
+
+
 def suggested(typed: list[str], request: compose.Request | None = None) -> set[tuple[str, ...]]:
     request = request or compose.compose(typed)
     config: Any = OmegaConf.to_container(request.config)
     return {words for one in faulty(request.choices, config) for words in one.remedies}
 
 
-@pytest.mark.parametrize("model", ONE_OF_EACH)
+@cache
+def suggested_of(model: str) -> set[tuple[str, ...]]:
+    """To the run of the suite with this model."""
+    return suggested(ONE_OF_EACH[model])
+
+
+@lru_cache(64)
+def checked(words: tuple[str, ...]) -> compose.Request:
+    """What is composed of words, all of whose values are allowed ones."""
+    request = compose.compose(words)
+    check(request)
+    return request
+
+
+@each(ONE_OF_EACH)
 def test_every_override_of_every_rule_composes(model: str) -> None:
     """Of every rule, whether it would fire there or not; and all values are allowed ones."""
-    typed = ONE_OF_EACH[model]
-    tried = suggested(typed)
-    assert tried
-    for words in sorted(tried):
-        check(compose.compose(applied(typed, words)))
+    assert suggested_of(model)
+    for words in sorted(suggested_of(model)):
+        checked(tuple(applied(ONE_OF_EACH[model], words)))
 
 
 def test_targets_can_be_scaled() -> None:
@@ -135,33 +154,32 @@ def tried_out(model: str, asked: list[str], done: set[tuple[str, ...]]) -> bool:
     except UserError:
         return False
     for words in sorted(suggested(typed, made_of) - done):
-        request = compose.compose(applied(typed, words))
-        check(request)
+        request = checked(tuple(applied(typed, words)))
         if any(word.startswith(("model", "normalization")) for word in words):
             assemble(request, torch.device("cpu"))
     return True
 
 
-@pytest.mark.parametrize("model", SHIPPED)
+@each(SHIPPED)
 def test_so_does_every_override_where_signals_are_normalized(model: str) -> None:
     """Of what is said of the model each can be built, also where normalization stands behind."""
     done = {
         words
-        for words in suggested(ONE_OF_EACH[model])
+        for words in suggested_of(model)
         if not any(word.startswith(("model", "normalization")) for word in words)
     }
     built = [asked for asked in NORMALIZED if tried_out(model, asked, done)]
     assert len(built) >= (2 if model in (*remedies.BENDS, *remedies.RECURRENT) else 0)
 
 
-@pytest.mark.parametrize("model", SHIPPED)
+@each(SHIPPED)
 def test_so_does_every_override_of_another_start(model: str) -> None:
-    done = suggested(ONE_OF_EACH[model])
+    done = suggested_of(model)
     assert [asked for asked in STARTED if tried_out(model, asked, done)]
 
 
 def test_so_does_every_override_of_other_heads_and_optimizers() -> None:
-    done = suggested(ONE_OF_EACH["mlp"])
+    done = suggested_of("mlp")
     built = [asked for asked in OTHER if tried_out("mlp", asked, done)]
     assert len(built) >= 12
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import runpy
 import subprocess
 import sys
 import time
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shell
 from rich.console import Console
 
 from dlexp import folder as folders
@@ -123,19 +124,27 @@ def test_runs_that_are_missing_decide_nothing(result: Result) -> None:
 
 def test_a_killed_experiment_goes_on(tmp_path: Path) -> None:
     """What was there is kept; the run that was killed goes on in its folder."""
-    command = [sys.executable, str(PAGE), "seeds=2", "activation=sigmoid", "model.depth=2", "train.epochs=60"]
+    words = ["seeds=2", "activation=sigmoid", "model.depth=2", "train.epochs=20"]
+    process = shell.fork(as_a_program, *words, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while len(ended(tmp_path)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    before = ended(tmp_path)
+    command = [sys.executable, str(PAGE), *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     options: Any = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **options) as process:
-        deadline = time.monotonic() + 60
-        while len(ended(tmp_path)) < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    before = ended(tmp_path)
     again = subprocess.run(command, **options, check=True)
     assert 3 <= len(before) < len(ended(tmp_path))
     assert {path: time for path, time in ended(tmp_path).items() if path in before} == before
     assert f"runs        22, of which {22 - len(before)} are still to be done" in again.stdout
+
+
+def as_a_program(*words: str) -> None:
+    """What `python experiments/vanishing_depth.py` does, in a process that has loaded PyTorch already."""
+    sys.argv = [str(PAGE), *words]
+    runpy.run_path(str(PAGE), run_name="__main__")
 
 
 def ended(folder: Path) -> dict[Path, int]:

@@ -539,6 +539,7 @@ def test_no_filter_of_warnings_is_left_behind(tmp_path: Path) -> None:
     assert warnings.filters == before
 
 
+@pytest.mark.usefixtures("drawn")
 def test_tensorboard_shows_what_was_chosen_and_what_became_of_the_signal(tmp_path: Path) -> None:
     """Pictures and HParams, as of a run of dlexp's own; a loop that fails has them as well."""
     chosen = {"lr": 0.1, "optimizer": "sgd", "nesterov": False}

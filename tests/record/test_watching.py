@@ -28,6 +28,7 @@ from dlexp.record.sinks import RecordLines
 from dlexp.train.loop import Ending, fit
 from dlexp.train.step import Batch
 
+pytestmark = pytest.mark.usefixtures("drawn")
 STEPS = 23
 NETWORKS = {
     "plain": {},
