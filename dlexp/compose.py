@@ -7,8 +7,9 @@ import difflib
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
             words = expanded(overrides)
             if config_dir is not None:
                 words.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
-            config = _composed(GlobalHydra.instance().config_loader(), words)
+            config = _composed(words, GlobalHydra.instance().config_loader())
             named = config.hydra.run.dir
             return apart(config, None if named == "." else Path(named))
     except (CompactHydraException, OmegaConfBaseException, ValueError) as error:
@@ -91,33 +92,57 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
         state.hydra = theirs
 
 
-def _composed(loader: Any, words: list[str]) -> DictConfig:
-    """What `hydra.compose` makes of words; what differs in plain values only is composed once."""
+class _Kinds:
+    """What Hydra has composed; words that differ in plain values only are composed once.
+
+    Hydra reads and merges some thirty files for each config and takes longer than a small run. Plain values
+    are set by Hydra's own function.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], DictConfig] = {}
+
+    def compose(
+        self, words: list[str], loader: Any, load: Callable[[list[str]], DictConfig], state: object = None
+    ) -> DictConfig:
+        """The config of words.
+
+        Args:
+            load: what composes words that are of no known kind.
+            state: of all else that a config depends on.
+        """
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
+        if any(override.is_hydra_override() for override in parsed):
+            return load(words)
+        plain = [override for override in parsed if _is_plain(override, loader)]
+        kind = [str(override.input_line) for override in parsed if override not in plain]
+        key = state, *kind
+        if key not in self._known:
+            if len(self._known) >= MOST_KINDS:
+                self._known.clear()
+            self._known[key] = load(kind)
+        config = copy.deepcopy(self._known[key])
+        config_loader_impl.ConfigLoaderImpl._apply_overrides_to_config(plain, config)
+        config.hydra.overrides.task = [str(override.input_line) for override in parsed]
+        if VERSION_BASE:  # from Hydra 1.4 on it follows from `overrides`
+            config.hydra.job.override_dirname = _dirname(parsed, config.hydra.job.config.override_dirname)
+        return config
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+_KINDS = _Kinds()
+
+
+def _composed(words: list[str], loader: Any) -> DictConfig:
+    """What `hydra.compose` makes of words."""
     from hydra.types import RunMode
 
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
-    plain = [one for one in parsed if one.key_or_group == "hydra.run.dir" or _is_plain(one, loader)]
-    kind = [str(override.input_line) for override in parsed if override not in plain]
-    if any(override.is_hydra_override() for override in parsed if override not in plain):
-        return loader.load_configuration("config", words, RunMode.RUN, from_shell=False)  # type: ignore[no-any-return]
-    key = (_state_of_files(), *kind)
-    if key not in _KNOWN:
-        if len(_KNOWN) >= MOST_KINDS:
-            _KNOWN.clear()
-        _KNOWN[key] = loader.load_configuration("config", kind, RunMode.RUN, from_shell=False)
-    config = copy.deepcopy(_KNOWN[key])
-    config_loader_impl.ConfigLoaderImpl._apply_overrides_to_config(plain, config)
-    for name in ("hydra", "task"):
-        config.hydra.overrides[name] = [
-            str(one.input_line) for one in parsed if one.is_hydra_override() == (name == "hydra")
-        ]
-    if VERSION_BASE:
-        config.hydra.job.override_dirname = _dirname(parsed, config.hydra.job.config.override_dirname)
+    load = partial(loader.load_configuration, "config", run_mode=RunMode.RUN, from_shell=False)
+    config = _KINDS.compose(words, loader, load, _state_of_files())
     config.hydra.runtime.cwd = str(Path.cwd())
     return config
-
-
-_KNOWN: dict[tuple[object, ...], DictConfig] = {}  # what Hydra composed of words without plain values
 
 
 def _state_of_files() -> int:
@@ -178,53 +203,26 @@ def request(task: DictConfig, own: DictConfig, folder: Path | None = None) -> Re
 
 
 class Composer:
-    """Composes the configs of a sweep's jobs; what differs in plain values only is composed once.
-
-    It stands in for `load_sweep_config` of Hydra's loader, which reads and merges some thirty files for
-    each job and takes longer than a small run. Values are set by Hydra's own function.
-    """
+    """Composes the configs of a sweep's jobs, in place of `load_sweep_config` of Hydra's loader."""
 
     def __init__(self, loader: Any, own: DictConfig | None = None) -> None:
         """With `own` jobs are composed from that config of the sweep, not from the one that Hydra hands in.
 
         Hydra wants the part of a config that rules the sweep to be the same in each job.
         """
-        self._loader, self._own = loader, own
-        self._known: dict[tuple[str, ...], DictConfig] = {}
+        self._loader, self._own, self._kinds = loader, own, _Kinds()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_known": {}}  # launchers send the loader to other processes
+        return self.__dict__ | {"_kinds": _Kinds()}  # launchers send the loader to other processes
 
     def __call__(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        words = expanded(sweep_overrides)
-        config = self._compose(self._own or master_config, words)
+        words, master_config = expanded(sweep_overrides), self._own or master_config
+        load = partial(type(self._loader).load_sweep_config, self._loader, master_config)
+        config = self._kinds.compose(words, self._loader, load)
+        OmegaConf.copy_cache(from_config=master_config, to_config=config)
         if words != sweep_overrides:  # a job is called by what was swept
             arms = [word for word in sweep_overrides if key_of(word) == ARM]
             config.hydra.overrides.task = [*config.hydra.overrides.task, *arms]
-        return config
-
-    def _compose(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        loader = self._loader
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(sweep_overrides)
-        plain = [override for override in parsed if _is_plain(override, loader)]
-        words = [str(override.input_line) for override in parsed]
-        kind = tuple(
-            override.key_or_group if override in plain else word
-            for override, word in zip(parsed, words, strict=True)
-        )
-        known = self._known.get(kind)
-        if known is None:
-            composed: DictConfig = type(loader).load_sweep_config(loader, master_config, sweep_overrides)
-            if len(self._known) >= MOST_KINDS:
-                self._known.clear()
-            self._known[kind] = copy.deepcopy(composed)
-            return composed
-        config = copy.deepcopy(known)
-        config_loader_impl.ConfigLoaderImpl._apply_overrides_to_config(plain, config)
-        config.hydra.overrides.task = [word for word in words if not word.startswith("hydra")]
-        if VERSION_BASE:  # from Hydra 1.4 on it follows from `overrides`
-            config.hydra.job.override_dirname = _dirname(parsed, config.hydra.job.config.override_dirname)
-        OmegaConf.copy_cache(from_config=master_config, to_config=config)
         return config
 
 

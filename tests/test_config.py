@@ -21,7 +21,7 @@ from PIL import Image
 
 import dlexp
 from dlexp.build.check import GROUPS, RULES, check
-from dlexp.compose import _KNOWN, CONFIGS, VERSION_BASE, _composed, compose, flatten
+from dlexp.compose import CONFIGS, VERSION_BASE, _composed, _Kinds, compose, flatten
 from dlexp.errors import UserError
 from dlexp.record.schedule import schedule
 from dlexp.sweep.command import parse
@@ -276,7 +276,7 @@ def test_what_was_composed_before_is_as_hydra_composes_it(
 ) -> None:
     """Only words that are no plain values are composed anew; the config is that of Hydra's own `compose`."""
     asked = [
-        ["activation=relu", "model.depth=2", "seed=0", "hydra.run.dir='a b'"],
+        ["activation=relu", "model.depth=2", "seed=0", "hydra.run.dir='a b'"],  # composed anew each time
         ["seed=1", "activation=relu"],
         ["activation=tanh", "name='a,b'", "train.max_steps=5"],
         ["train.max_steps=null", "optimizer.lr=1e-3", "seed=1", "seed=2"],
@@ -285,19 +285,20 @@ def test_what_was_composed_before_is_as_hydra_composes_it(
         ["outputs=${name}/x", "data=csv", "data.path=${oc.env:HOME}"],
         ["hydra.job.chdir=true", "seed=3"],
     ]
-    _KNOWN.clear()
-    compose(asked[0])
+    kinds = _Kinds()
+    monkeypatch.setattr("dlexp.compose._KINDS", kinds)
+    compose(asked[1])
     monkeypatch.chdir(tmp_path)  # which the config of each call notes
     with initialize_config_dir(str(CONFIGS), job_name="dlexp", **VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
         for words in asked:
             expected = hydra.compose("config", words, return_hydra_config=True)
             for _ in range(2):
-                found = _composed(loader, words)
+                found = _composed(words, loader)
                 assert OmegaConf.to_container(found) == OmegaConf.to_container(expected), words
                 assert OmegaConf.is_struct(found) and not OmegaConf.is_readonly(found)
                 found.seed = 99  # a config belongs to who asked for it
-    assert len(_KNOWN) == 6
+    assert len(kinds) == 6
 
 
 def test_a_file_that_was_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_a_composed_job_is_what_hydra_makes_of_its_words() -> None:
         for job in jobs:
             expected = OmegaConf.to_container(loader.load_sweep_config(master, job))
             assert OmegaConf.to_container(composer(master, job)) == expected, job
-        assert len(composer._known) == 6  # two of the jobs differ from another in plain values only
+        assert len(composer._kinds) == 6  # two of the jobs differ from another in plain values only
 
 
 # --- from a shell ----------------------------------------------------------------------------------
