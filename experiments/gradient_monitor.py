@@ -20,7 +20,12 @@ from matplotlib.figure import Figure
 from dlexp.lab import Arm, Experiment, Run, Runs, Verdict, at_least, at_most, given, over
 from dlexp.lab.draw import lines
 
-lab = Experiment(__file__, __doc__, quick="seeds=1 activation=relu,sigmoid model.depth=6")
+lab = Experiment(
+    __file__,
+    __doc__,
+    quick="seeds=1 activation=relu,sigmoid model.depth=6"
+    " arm='initializer=kaiming_normal','initializer=xavier_normal initializer.gain=0.5'",
+)
 FLAT = 0.7  # decades: a plot over 20 layers that rises or falls less looks flat
 VANISHES = 2.0  # decades
 PROPORTIONAL = "activation=identity,relu,abs"  # f(c x) = c f(x) for c > 0

@@ -36,7 +36,9 @@ lab = Experiment(
     __file__,
     __doc__,
     sweeps=["residual_depth", "residual_depth_training"],
-    quick="seeds=1 model.depth=5 optimizer.lr=0.1 train.max_steps=1",
+    quick="seeds=1 model.depth=5 optimizer.lr=0.1 train.max_steps=1"
+    " arm='model=mlp initializer=pytorch_default',"
+    "'model=residual_mlp initializer=kaiming_normal model.branch=plain'",
 )
 ARMS = {  # words -> what it is called here
     "model=mlp initializer=pytorch_default": "plain, default",

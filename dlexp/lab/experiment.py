@@ -107,7 +107,7 @@ class Experiment:
         self.theory = theory.strip()
         own = [self.slug] if (CONFIGS / "experiment" / f"{self.slug}.yaml").is_file() else []
         self.sweeps = list(own if sweeps is None else sweeps)
-        self.quick = quick.split()
+        self.quick = re.findall(r"(?:'[^']*'|\S)+", quick)  # words, with the blanks that are in quotes
         self.measures: dict[str, dict[str, list[Any]]] = {}
         self.claims: list[Claim] = []
         self.draw: Callable[[Runs], Figure] | None = None

@@ -168,8 +168,15 @@ def do(task: Task, request: Request | None = None) -> None:
 
         job(request or _request(task))
         return
+    import torch
+
     settings = {key: value(text) for key, text in split_words(task.words).items()}
-    found = getattr(load(task.page), task.part)(**settings)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # fastest for small tensors, and the same numbers in whatever process
+    try:
+        found = getattr(load(task.page), task.part)(**settings)
+    finally:
+        torch.set_num_threads(threads)
     text = json.dumps({CODE: code(), **found}, default=float)
     task.path.parent.mkdir(parents=True, exist_ok=True)
     folders.write_whole(task.path, lambda draft: draft.write_text(text, encoding="utf-8"))
@@ -190,11 +197,8 @@ def load(page: Path) -> ModuleType:
 
 def _launched(task: Task) -> None:
     """In a process of its own, which ends if the one that launched it is gone."""
-    import torch
-
     from dlexp.sweep.job import not_left_alone
 
-    torch.set_num_threads(1)
     with not_left_alone():
         do(task)
 

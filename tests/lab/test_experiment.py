@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import shell
+import torch
 from rich.console import Console
 
 from dlexp import folder as folders
@@ -176,6 +177,19 @@ def test_what_was_measured_is_kept_until_its_source_changes(tmp_path: Path) -> N
     changed = of(measuring(tmp_path, MEASURING.replace("FACTOR = 2", "FACTOR = 3")), [outputs])
     assert len(calls(tmp_path)) == 10 and changed.verdicts[0][1].word == "refuted"
     assert "up to 1 off" in changed.verdicts[0][1].measured
+
+
+def test_what_is_measured_has_one_thread_and_leaves_them_as_they_were(tmp_path: Path) -> None:
+    """So a number is the same in whatever process, and a function may change it for itself."""
+    body = "import torch\n    was = torch.get_num_threads()\n    torch.set_num_threads(3)\n    return"
+    content = MEASURING.replace('return {"off"', f'{body} {{"threads": was, "off"')
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        result = of(measuring(tmp_path, content), [f"outputs={tmp_path}"])
+        assert [run.number("threads") for run in result.runs] == [1, 1, 1, 1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_runs_of_another_state_of_the_code_are_told(
