@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cache
 from pathlib import Path
 
-MAKES_NUMBERS = ("build", "data", "train", "record")
+MAKES_NUMBERS = ("build", "data", "train", "record", "parameters.py", "profile.py", "runner.py", "theory.py")
 
 
-@cache  # it does not change while a process runs
-def code() -> str:
-    """Eight letters that change with any line of the packages that make the numbers of a run."""
-    top = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(path for name in MAKES_NUMBERS for path in (top / name).rglob("*.py")):
-        digest.update(path.relative_to(top).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:8]
+def digest(top: Path) -> str:
+    """Eight letters that change with any line of what makes the numbers of a run."""
+    paths = [top / name for name in MAKES_NUMBERS]
+    files = sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py")))
+    found = hashlib.sha256()
+    for file in files:
+        found.update(file.relative_to(top).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return found.hexdigest()[:8]
+
+
+CODE = digest(Path(__file__).parent)  # as it is when it is loaded, not when a run ends

@@ -114,7 +114,7 @@ class _Kinds:
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
         if any(override.is_hydra_override() for override in parsed):
             return load(words)
-        plain = [override for override in parsed if _is_plain(override, loader)]
+        plain = _plain(parsed, loader)
         kind = [str(override.input_line) for override in parsed if override not in plain]
         key = state, *kind
         if key not in self._known:
@@ -224,6 +224,19 @@ class Composer:
             arms = [word for word in sweep_overrides if key_of(word) == ARM]
             config.hydra.overrides.task = [*config.hydra.overrides.task, *arms]
         return config
+
+
+def _plain(parsed: Sequence[Override], loader: Any) -> list[Override]:
+    """Those that only set a value, whatever stands before and behind them."""
+    by_key = {id(one): one.key_or_group.replace("/", ".") for one in parsed}
+    plain = [one for one in parsed if _is_plain(one, loader)]
+    groups = [one for one in parsed if loader.repository.group_exists(one.key_or_group)]
+    others = [f"{by_key[id(one)]}." for one in parsed if one not in plain and one not in groups]
+
+    def alone(key: str) -> bool:
+        return not any(key.startswith(other) or other.startswith(key) for other in others)
+
+    return [one for one in plain if alone(f"{by_key[id(one)]}.")]
 
 
 def _is_plain(override: Override, loader: Any) -> bool:

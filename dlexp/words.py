@@ -6,6 +6,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+from dlexp.errors import UserError
+
 SHORT = 7  # characters: a longer number is rounded where it is shown
 ARM = "arm"  # a word that stands for several: arms that make no grid
 LONGEST_NAME = 150  # of a job's folder; file systems end at 255
@@ -43,6 +45,18 @@ def expanded(words: Sequence[str]) -> list[str]:
     for word in words:
         found += unquoted(word.partition("=")[2]).split() if key_of(word) == ARM else [word]
     return list(dict.fromkeys(found))  # a job's own list has both
+
+
+def refuse_what_arms_say(typed: Sequence[str], arms: Sequence[str]) -> None:
+    """A key that some arms set themselves cannot be set for all of them.
+
+    Raises:
+        UserError: it is typed.
+    """
+    said = {key_of(word) for arm in arms for word in unquoted(arm).split()}
+    for word in typed:
+        if (key := key_of(word)) in said and key != ARM:
+            raise UserError(f"{word}: the arms set {key} themselves; arm='...' stands in their place")
 
 
 def folder_name(words: Sequence[str]) -> str:

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
+import dlexp
+from dlexp.code import CODE, MAKES_NUMBERS, digest
 
-from dlexp.code import MAKES_NUMBERS, code
+TOP = Path(dlexp.__file__).parent
 
 
-def test_it_changes_with_any_line_that_makes_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_changes_with_any_line_that_makes_numbers(tmp_path: Path) -> None:
     """Whatever a file is called, and not with what only tells of numbers."""
-    for name in (*MAKES_NUMBERS, "report"):
-        (tmp_path / name / "deep").mkdir(parents=True)
-        (tmp_path / name / "deep" / "a.py").write_text("x = 1\n")
-    monkeypatch.setattr("dlexp.code.__file__", str(tmp_path / "code.py"))
-    fresh = code.__wrapped__
-    before = fresh()
-    assert before == fresh() and len(before) == 8
-    (tmp_path / "report" / "deep" / "a.py").write_text("x = 2\n")
-    assert fresh() == before
+    paths = [tmp_path / name for name in MAKES_NUMBERS]
+    files = [path if path.suffix else path / "deep" / "a.py" for path in paths]
+    told = tmp_path / "report" / "a.py"
+    for file in (*files, told):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x = 1\n")
+    before = digest(tmp_path)
+    assert before == digest(tmp_path) and len(before) == 8
+    told.write_text("x = 2\n")
+    assert digest(tmp_path) == before
     seen = {before}
-    for name in MAKES_NUMBERS:
-        (tmp_path / name / "deep" / "a.py").write_text("x = 2\n")
-        seen.add(fresh())
-    (tmp_path / "train" / "deep" / "a.py").rename(tmp_path / "train" / "deep" / "b.py")
-    seen.add(fresh())
-    assert len(seen) == 2 + len(MAKES_NUMBERS)
+    for file in files:
+        file.write_text("x = 2\n")
+        seen.add(digest(tmp_path))
+    files[0].rename(files[0].with_name("b.py"))
+    seen.add(digest(tmp_path))
+    assert len(seen) == 2 + len(files)
 
 
-def test_dlexp_has_all_of_them() -> None:
-    top = Path(__file__).parent.parent / "dlexp"
-    assert all(any((top / name).glob("*.py")) for name in MAKES_NUMBERS)
+def test_it_is_that_of_dlexp() -> None:
+    """All that is named is there."""
+    assert digest(TOP) == CODE
+    assert all((TOP / name).is_file() or any((TOP / name).glob("*.py")) for name in MAKES_NUMBERS)

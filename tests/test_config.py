@@ -284,6 +284,11 @@ def test_what_was_composed_before_is_as_hydra_composes_it(
         ["+model.new=1", "optimizer.lr=1", "~scheduler", "optimizer=adam", "optimizer.betas=[0.8,0.9]"],
         ["outputs=${name}/x", "data=csv", "data.path=${oc.env:HOME}"],
         ["hydra.job.chdir=true", "seed=3"],
+        ["seed=3", "++seed=4"],
+        ["++seed=4", "seed=3"],
+        ["name=a", "name={a:1}"],
+        ["model.depth=4", "~model.depth"],
+        ["model.depth=4", "++model.depth=2", "model.width=3"],
     ]
     kinds = _Kinds()
     monkeypatch.setattr("dlexp.compose._KINDS", kinds)
@@ -298,7 +303,7 @@ def test_what_was_composed_before_is_as_hydra_composes_it(
                 assert OmegaConf.to_container(found) == OmegaConf.to_container(expected), words
                 assert OmegaConf.is_struct(found) and not OmegaConf.is_readonly(found)
                 found.seed = 99  # a config belongs to who asked for it
-    assert len(kinds) == 6
+    assert len(kinds) == 11
 
 
 def test_a_file_that_was_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlexp.code import code
+from dlexp.code import CODE
 from dlexp.compose import CONFIGS, group_names
 from dlexp.errors import UserError
 from dlexp.lab import jobs
 from dlexp.lab.jobs import Task
 from dlexp.lab.runs import SEED, Runs
 from dlexp.lab.verdict import Verdict
-from dlexp.words import folder_name, key_of, unquoted
+from dlexp.words import ARM, folder_name, key_of, refuse_what_arms_say, unquoted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +81,7 @@ class Result:
     @property
     def outdated(self) -> int:
         """How many runs another state of dlexp's code has made."""
-        return sum(run.made and run.code != code() for run in self.runs)
+        return sum(run.made and run.code != CODE for run in self.runs)
 
     @property
     def failed(self) -> list[str]:
@@ -165,6 +165,10 @@ class Experiment:
         for sweep in self.sweeps:
             theirs = [w for w in words if key_of(w) not in settings or _is_config_key(key_of(w))]
             found += jobs.of_sweep(sweep, theirs, outputs)
+        if self.sweeps:
+            every = [jobs.swept(sweep, words) for sweep in self.sweeps]
+            others = [word for word in words if not any(key_of(word) in swept for swept in every)]
+            refuse_what_arms_say(others, [arm for swept in every for arm in swept.get(ARM, ())])
         for word in words if not self.sweeps else ():
             if (key := _setting(word)) not in settings:
                 known = ", ".join(sorted(settings - {SEED} | {"seeds"}))

@@ -26,7 +26,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from dlexp import folder as folders
-from dlexp.code import code
+from dlexp.code import CODE
 from dlexp.compose import CONFIGS, FREE, Composer, Request, apart, explain, flatten, master
 from dlexp.errors import UserError
 from dlexp.lab.runs import Run
@@ -35,7 +35,7 @@ from dlexp.sweep.command import Command, parse
 from dlexp.words import expanded, folder_name, key_of, split_words, unquoted, value
 
 PATIENCE = 5.0  # seconds
-CODE = "made by code"  # beside the numbers of a measuring function
+MADE_BY = "made by code"  # beside the numbers of a measuring function
 QUIET = (
     "record.tensorboard=false",
     "record.images=false",
@@ -61,7 +61,7 @@ class Task:
         words = split_words(expanded(self.words))
         if self.page:
             found = json.loads(self.path.read_text(encoding="utf-8")) if self.done else {}
-            made_by = {"versions": {"code": found.pop(CODE, None)}}
+            made_by = {"versions": {"code": found.pop(MADE_BY, None)}}
             return Run(self.part, words, Job(self.path.stem, words, made_by), None, found)
         summary = folders.read_json(self.path / folders.SUMMARY)
         job = Job(self.path.name, words, summary, begun=self.path.is_dir())
@@ -74,19 +74,27 @@ def of_sweep(name: str, words: Sequence[str], outputs: Path) -> list[Task]:
     Words for a swept key stand in place of its values; several values of another key are swept as well;
     the others are the same for all runs.
     """
+    values = swept(name, words)
+    fixed = (*QUIET, *(word for word in words if key_of(word) not in {key_of(key) for key in values}))
+    place = outputs / "lab" / "runs" / f"{name}_{_base(name, fixed)}"
+    jobs = Command(values, tuple(values)).grid()
+    return [Task(name, tuple(job), place / _run_name(job), fixed) for job in jobs]
+
+
+def swept(name: str, words: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What configs/experiment/<name>.yaml sweeps, where `words` change it: key -> values."""
+    params = _file(name).get("hydra", {}).get("sweeper", {}).get("params", {})
+    found = dict(parse([f"{key}={value}" for key, value in params.items()]).values)
+    typed = parse(words)
+    return found | {key: own for key, own in typed.values.items() if key in found or key in typed.swept}
+
+
+def _file(name: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    content: Any = OmegaConf.to_container(
-        OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml"), resolve=False
-    )
-    params = content.get("hydra", {}).get("sweeper", {}).get("params", {})
-    swept = dict(parse([f"{key}={value}" for key, value in params.items()]).values)
-    typed = parse(words)
-    swept |= {key: values for key, values in typed.values.items() if key in swept or key in typed.swept}
-    fixed = (*QUIET, *(word for word in words if key_of(word) not in {key_of(key) for key in swept}))
-    place = outputs / "lab" / "runs" / f"{name}_{_base(name, fixed)}"
-    jobs = Command(swept, tuple(swept)).grid()
-    return [Task(name, tuple(job), place / _run_name(job), fixed) for job in jobs]
+    content: Any = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml")
+    found: Any = OmegaConf.to_container(content, resolve=False)
+    return dict(found)
 
 
 def of_measure(page: Path, name: str, settings: Mapping[str, Sequence[Any]], outputs: Path) -> list[Task]:
@@ -177,7 +185,7 @@ def do(task: Task, request: Request | None = None) -> None:
         found = getattr(load(task.page), task.part)(**settings)
     finally:
         torch.set_num_threads(threads)
-    text = json.dumps({CODE: code(), **found}, default=float)
+    text = json.dumps({MADE_BY: CODE, **found}, default=float)
     task.path.parent.mkdir(parents=True, exist_ok=True)
     folders.write_whole(task.path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
@@ -261,7 +269,7 @@ def _sources(function: Callable[..., Any]) -> list[str]:
         name = todo.pop()
         thing = getattr(module, name, None)
         if name in found or getattr(thing, "__module__", None) != getattr(module, "__name__", ""):
-            if name not in found and isinstance(thing, (int, float, str, tuple)):
+            if name not in found and isinstance(thing, (int, float, str, tuple, list, dict, set, frozenset)):
                 found[name] = repr(thing)  # a constant
             continue
         found[name] = inspect.getsource(thing)  # type: ignore[arg-type]

@@ -85,6 +85,15 @@ def changes(differences: Seeds, by: float) -> Verdict:
     return _tally(differences, lambda x: sign * x >= abs(by), lambda x: sign * x <= -abs(by), asked)
 
 
+def matters(differences: Seeds, by: float) -> Verdict:
+    """Of a claim that something makes a difference at all: the margin or more; refuted if always less.
+
+    So a difference that is shown to be small refutes it, which says nothing against the opposite (`changes`).
+    """
+    found = at_least(differences, by)
+    return replace(found, measured=found.measured.replace("asked: at least", "matters from", 1))
+
+
 def identity(residuals: Seeds, tolerance: float) -> Verdict:
     """Supported if no number is further from 0 than rounding takes it; refuted if one is."""
     known = [abs(x) for x in residuals.values()]
@@ -116,6 +125,9 @@ def over(factor: str, verdicts: Mapping[object, Verdict]) -> Verdict:
         word, crossing = DEPENDS, _crossing(words)
         factor_at, where = factor, crossing or _named(words)
         factor = f"{factor}, {crossing}" if crossing else factor
+    elif DEPENDS in words.values():  # on something within some of the values, at least
+        word, where = DEPENDS, _named(words)
+        factor_at = " and ".join([*([factor] if found else []), *_factors(verdicts)])
     said = f"by {factor}: {_grouped(verdicts)}{_each(seeds)}"
     parts = tuple((str(value), verdict) for value, verdict in verdicts.items())
     return Verdict(word, said, seeds, factor=factor_at, crossing=where, parts=parts)
@@ -130,12 +142,13 @@ def given(controls: Mapping[str, Verdict], verdict: Verdict) -> Verdict:
         The verdict if each control is supported, else inconclusive, with what is missing.
     """
     missing = {name: control for name, control in controls.items() if control.word != SUPPORTED}
-    seeds = min([verdict.seeds, *(control.seeds for control in controls.values())])
+    seeds = min([one.seeds for one in (verdict, *controls.values()) if one.seeds], default=0)
     every = tuple((f"control: {name}", control) for name, control in controls.items())
     parts = (*(verdict.parts or (("measured", verdict),)), *every)
     if missing:
         told = "; ".join(f"{name}: {control.measured}" for name, control in missing.items())
-        return Verdict(INCONCLUSIVE, f"control not met: {told}", seeds, parts=parts)
+        how = "not met" if any(c.word == REFUTED for c in missing.values()) else "open"
+        return Verdict(INCONCLUSIVE, f"control {how}: {told}", seeds, parts=parts)
     controlled = ", ".join(f"{name} {_short(control)}" for name, control in controls.items())
     return replace(verdict, measured=f"{verdict.measured}; control: {controlled}", seeds=seeds, parts=parts)
 
@@ -153,11 +166,17 @@ def all_of(verdicts: Mapping[str, Verdict]) -> Verdict:
         said = _grouped(verdicts)
     else:
         said = "; ".join(f"{name}: {_short(verdict)}" for name, verdict in verdicts.items())
-    factors = [verdict for verdict in verdicts.values() if word == verdict.word == DEPENDS]
-    factor, crossing = (factors[0].factor, factors[0].crossing) if factors else (None, None)
+    factors = _factors(verdicts) if word == DEPENDS else []
+    crossings = [verdict.crossing for verdict in verdicts.values() if verdict.word == DEPENDS]
+    factor, crossing = " and ".join(factors) or None, crossings[0] if len(factors) == 1 else None
     seeds = _fewest(verdicts)
     parts = tuple(verdicts.items())
     return Verdict(word, f"{said}{_each(seeds)}", seeds, factor=factor, crossing=crossing, parts=parts)
+
+
+def _factors(verdicts: Mapping[Any, Verdict]) -> list[str]:
+    """What those that depend depend on."""
+    return list(dict.fromkeys(v.factor for v in verdicts.values() if v.word == DEPENDS and v.factor))
 
 
 def _each(seeds: int) -> str:
@@ -187,8 +206,9 @@ def _grouped(verdicts: Mapping[Any, Verdict]) -> str:
         elif len(numbers) == len(own):
             low, high = min(numbers, key=numbers.__getitem__), max(numbers, key=numbers.__getitem__)
             count = f"all {len(own)}" if len(own) == len(verdicts) else f"{len(own)} of {len(verdicts)}"
-            ends = f"{low} ({_short(own[low])}) to {high} ({_short(own[high])})"
-            told = f"{count}, from {ends}"
+            ends = f", from {low} ({_short(own[low])}) to {high} ({_short(own[high])})"
+            same = numbers[low] == numbers[high]
+            told = f"{count} ({_short(own[low])})" if same else f"{count}{ends}"
         else:
             told = ", ".join(map(str, own))
         groups.append(f"{word} at {told}")

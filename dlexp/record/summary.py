@@ -14,7 +14,7 @@ from torch import nn
 
 import dlexp
 from dlexp import parameters
-from dlexp.code import code
+from dlexp.code import CODE
 from dlexp.record.look import LOOKS, NOT_REACHED, Found, Look, jacobian_factors
 from dlexp.record.probes import INDEX, QUANTITIES
 from dlexp.record.recorder import Recorder
@@ -131,7 +131,7 @@ def place_of_trouble(row: Row) -> tuple[int, str] | None:
 def versions() -> dict[str, str]:
     """Of dlexp and what its numbers depend on."""
     installed = {name: _version(name) for name in ("torch", "torchvision", "hydra-core", "numpy")}
-    own = {"dlexp": dlexp.__version__, "code": code(), "python": platform.python_version()}
+    own = {"dlexp": dlexp.__version__, "code": CODE, "python": platform.python_version()}
     return own | {name: number for name, number in installed.items() if number}
 
 

@@ -28,7 +28,7 @@ from dlexp.folder import PLAN
 from dlexp.sweep.command import Command, job_name, parse, same
 from dlexp.sweep.job import write_failed
 from dlexp.sweep.study import NO_BEST_TRIAL, Search
-from dlexp.words import key_of, quoted, split_words, unquoted
+from dlexp.words import ARM, key_of, quoted, refuse_what_arms_say, split_words, unquoted
 
 PERIOD = 0.5  # seconds between two looks at jobs that still go on
 LONGEST_WAIT = 30.0  # seconds, for jobs that were asked to end
@@ -117,13 +117,14 @@ class Sweep:
         loader: Any = GlobalHydra.instance().config_loader()
         typed = parse(config.hydra.overrides.task, loader)
         composer = Composer(loader)
-        if typed_too := [key for key in params if key in typed.values]:
+        if typed_too := [key for key in params if key in map(key_of, typed.values)]:
             composer = Composer(loader, copy.deepcopy(config))
             with open_dict(params), read_write(params):  # what is typed stands in the place of what is swept
                 for key in typed_too:
                     del params[key]
         words = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         command = parse(words, loader)
+        refuse_what_arms_say(config.hydra.overrides.task, command.values.get(ARM, ()))
         plan = self._names(command, config)
         loader.load_sweep_config = composer
         if "sampler" in config.hydra.sweeper:

@@ -199,7 +199,7 @@ def test_runs_of_another_state_of_the_code_are_told(
     outputs = f"outputs={tmp_path}"
     measured = of(measuring(tmp_path), [outputs])
     assert (measured.outdated, measured.done, result.outdated) == (0, 4, 0)
-    monkeypatch.setattr("dlexp.lab.experiment.code", lambda: "changed")
+    monkeypatch.setattr("dlexp.lab.experiment.CODE", "changed")
     again = of(measuring(tmp_path), [outputs])
     assert (again.outdated, again.done, result.outdated) == (4, 0, 12)
     show(again, Console(width=200))

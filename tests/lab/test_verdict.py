@@ -15,6 +15,7 @@ from dlexp.lab.verdict import (
     fact,
     given,
     identity,
+    matters,
     near,
     over,
     spread_of,
@@ -147,11 +148,36 @@ def test_a_control_that_fails_leaves_the_question_open() -> None:
         for verdict in (YES, NO):
             found = given({"shallow": control}, verdict)
             assert found.word == "inconclusive"
-            assert found.measured.startswith("control not met: shallow: ")
+            how = "not met" if control is NO else "open"
+            assert found.measured.startswith(f"control {how}: shallow: ")
     assert dict(held.parts) == {"measured": NO, "control: shallow": YES}
     apart = given({"shallow": YES}, over("depth", {5: YES, 8: NO}))
     assert apart.word == "depends" and apart.factor == "depth"
     assert [name for name, _ in apart.parts] == ["5", "8", "control: shallow"]
+
+
+def test_what_depends_within_a_part_is_kept() -> None:
+    """Worked out by hand: the factors that are named are those along which the sign changes."""
+    inner = over("rate", {1: YES, 2: NO})
+    assert (over("width", {8: YES, 16: inner}).word, over("width", {8: YES, 16: inner}).factor) == (
+        "depends",
+        "width and rate",
+    )
+    both = over("width", {8: inner, 16: over("depth", {1: YES, 5: NO})})
+    assert (both.word, both.factor) == ("depends", "rate and depth")
+    assert all_of({"a": inner, "b": over("depth", {1: YES, 5: NO})}).factor == "rate and depth"
+    assert all_of({"a": YES, "b": inner}).crossing == "supported up to 1, refuted from 2 on"
+
+
+def test_a_difference_matters_or_is_shown_to_be_small() -> None:
+    assert matters(seeds(0.02, 0.03, 0.04), 0.01).word == "supported"
+    assert matters(seeds(0.001, -0.002, 0.004), 0.01).word == "refuted"
+    assert matters(seeds(0.001, 0.02, 0.03), 0.01).word == "inconclusive"
+    assert matters(seeds(0.02, 0.02, 0.02), 0.01).measured == "0.02 ± 0 (3 seeds; matters from 0.01)"
+
+
+def test_a_fact_as_a_control_has_no_seeds_to_count() -> None:
+    assert given({"formula": fact(True, "0")}, YES).seeds == 3
 
 
 def test_of_many_parts_a_line_tells_the_ends_and_the_verdict_keeps_all() -> None:
