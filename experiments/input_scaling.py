@@ -27,6 +27,7 @@ from dlexp.lab import (
     at_least,
     changes,
     exceeds,
+    matters,
     minus,
     near,
     over,
@@ -277,7 +278,7 @@ def leakage(runs: Runs) -> Verdict:
     """
     found, choosing = {}, []
     for size, own in runs.part("leak").by("size").items():
-        found[size] = at_least(own.values("scaling"), 0.01)
+        found[size] = matters(own.values("scaling"), 0.01)
         choosing.append(f"{size}: {spread_of(own.values('choosing').values())}")
     return over("samples to learn from", found).says(
         f"gained by choosing features with all labels: {', '.join(choosing)}; by scaling"

@@ -263,7 +263,11 @@ def smaller_against_exploding(runs: Runs) -> Verdict:
 def smaller_against_nan(runs: Runs) -> Verdict:
     """That much of it is so, and no more."""
     rates = sorted(exploding(runs).by("optimizer.lr").items(), key=lambda item: float(item[0]))
-    ended = {rate: own.values(lambda run: float(run.job.status == "diverged")) for rate, own in rates}
+
+    def diverged(run: Run) -> float:
+        return float(run.job.status == "diverged") if run.made else math.nan
+
+    ended = {rate: own.values(diverged) for rate, own in rates}
     return over("learning rate", {rate: at_most(values, 0) for rate, values in ended.items()})
 
 

@@ -26,6 +26,7 @@ from dlexp.lab import (
     at_most,
     exceeds,
     given,
+    matters,
     minus,
     over,
 )
@@ -138,7 +139,7 @@ def trains(runs: Runs) -> Verdict:
     found = {}
     for words in RESIDUAL:
         if own := trained(runs, words).get(many):
-            found[ARMS[words]] = at_least(minus(own.values(accuracy), deep), 0.1)
+            found[ARMS[words]] = matters(minus(own.values(accuracy), deep), 0.1)
     return given({"plain layers": exceeds(shallow, deep, by=0.1)}, over("kind of block", found))
 
 

@@ -202,7 +202,7 @@ def cost_must_change(runs: Runs) -> Verdict:
     criterion=">= 0.01: it is needed; control: abs without it has 0.9",
 )
 def abs_needs_epsilon(runs: Runs) -> Verdict:
-    """No z is ever 0, so the first changes nothing (see below), and PyTorch would have a number at 0 anyway.
+    """No z is ever 0, so the first changes nothing, and PyTorch would have a number at 0 anyway.
     The second does what the sentence wants, a function that is differentiable everywhere, and gains nothing.
     """
     arms = runs.part("with_epsilon").by("at_zero").items()

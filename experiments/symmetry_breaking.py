@@ -177,7 +177,7 @@ def untied(runs: dict[str, Runs]) -> dict[str, Verdict]:
     criterion="exactly 0, in float32, for each start",
 )
 def stay_equal(runs: Runs) -> Verdict:
-    """Exactly, with 32 units in float32. The next claim is about other widths and formats."""
+    """Exactly, with 32 units in float32. Other widths and formats are a claim of their own."""
     arms = main_runs(runs, EQUAL)
     return identity(arms.largest(difference), 0.0).says(f"any of {len(arms.arms())} arms")
 
@@ -293,8 +293,8 @@ def never_the_same(runs: Runs) -> Verdict:
     criterion="random weights are better by 0.2, for each activation",
 )
 def never_at_zero(runs: Runs) -> Verdict:
-    """Zeros in every layer, that is. Random biases alone make up for zero weights (see above), and a network
-    without hidden units may start there (see below).
+    """Zeros in every layer, that is. Random biases alone make up for zero weights, and a network
+    without hidden units may start there.
     """
     return over("activation", against_random(runs, "initializer=zeros"))
 

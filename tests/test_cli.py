@@ -418,7 +418,7 @@ def test_tab_completion(tmp_path: Path) -> None:
     ]
 
 
-SAME = ["train.max_steps=20", "dropout=standard", "train.keep_weights=true", "record.images=false"]
+SAME = ["train.max_steps=20", "dropout=standard", "train.keep_weights=true"]
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def run(
 def _refuse_failure(task: Task, *, first: bool) -> None:
     """Data that are not there, say, fail each run alike: the first run of a sweep tells so for all."""
     if first and task.page is None and (job := task.read().job).status == "failed":
-        raise UserError(f"{task.part}: its first run failed: {job.error}")
+        raise UserError(f"the first run of {task.part} failed: {job.error}")
 
 
 def show(result: Result, console: Console) -> None:
@@ -169,7 +169,15 @@ def show(result: Result, console: Console) -> None:
     console.print(f"{'claims':<12}{_counted(result)}", soft_wrap=True)
     lost = f" ({result.lost})" if result.lost else ""
     console.print(f"{'runs':<12}{len(result.runs)}{lost}, {result.done} of them new, {result.seconds:.1f} s")
+    _note_others([result], console)
     _note_outdated([result], console)
+
+
+def _note_others(results: Sequence[Result], console: Console) -> None:
+    """Numbers that are not those of the notebook."""
+    if any(result.words for result in results):
+        what = "runs of other choices; bounds and causes are those that the notebook's own ask for and have"
+        console.print(f"{'note':<12}{what}", soft_wrap=True)
 
 
 def _note_outdated(results: Sequence[Result], console: Console) -> None:
@@ -197,6 +205,7 @@ def count(results: Sequence[Result], console: Console) -> None:
     for result in results:
         for reason in result.failed:
             console.print(f"{'failed':<12}{result.experiment.slug}: {reason}", style="red", soft_wrap=True)
+    _note_others(results, console)
     _note_outdated(results, console)
 
 
@@ -212,12 +221,18 @@ def _write(result: Result) -> tuple[Path, Path | None]:
 
 
 def _parser(name: str, says: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=name, description=says)
+    parser = argparse.ArgumentParser(prog=name, description=says, allow_abbrev=False)
+    parser.add_argument("--quick", action="store_true", help="a small version; its verdicts mean nothing")
     parser.add_argument(
-        "--quick", action="store_true", help="a small version, a few seconds; its verdicts mean nothing"
+        "--jobs", type=_count_of_jobs, default=1, metavar="N", help="processes that run at once"
     )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that run at once")
     return parser
+
+
+def _count_of_jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: allowed: a whole number, 1 or more")
+    return int(text)
 
 
 def _console() -> Console:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,8 +17,8 @@ from dlexp.compose import CONFIGS, group_names
 from dlexp.errors import UserError
 from dlexp.lab import jobs
 from dlexp.lab.jobs import Task
-from dlexp.lab.runs import SEED, Runs
-from dlexp.lab.verdict import Verdict
+from dlexp.lab.runs import SEED, Runs, SeveralArmsError
+from dlexp.lab.verdict import INCONCLUSIVE, Verdict
 from dlexp.words import ARM, folder_name, key_of, refuse_what_arms_say, unquoted
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class Experiment:
 
     def judge(self, runs: Runs) -> tuple[tuple[Claim, Verdict], ...]:
         """The verdict on each claim."""
-        return tuple((claim, claim.judge(runs)) for claim in self.claims)
+        return tuple((claim, _judged(claim, runs)) for claim in self.claims)
 
     def result(
         self, words: Sequence[str], tasks: Sequence[Task], outputs: Path, done: int, begun: float
@@ -208,6 +209,19 @@ class Experiment:
         from dlexp.lab.command import of_page
 
         of_page(self)
+
+
+CANNOT = "cannot be judged by these runs"
+
+
+def _judged(claim: Claim, runs: Runs) -> Verdict:
+    """Runs of somebody's own choice may lack what a claim asks for, or have too much of it."""
+    try:
+        return claim.judge(runs)
+    except SeveralArmsError as error:
+        return Verdict(INCONCLUSIVE, f"{CANNOT}: {str(error).partition(';')[0]}, where one is meant")
+    except (LookupError, statistics.StatisticsError) as error:
+        return Verdict(INCONCLUSIVE, f"{CANNOT}: some are not there ({type(error).__name__}: {error})")
 
 
 def asked(words: Iterable[str], *, quick: Sequence[str] = ()) -> tuple[list[str], Path]:

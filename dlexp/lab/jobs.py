@@ -35,6 +35,7 @@ from dlexp.sweep.command import Command, parse
 from dlexp.words import expanded, folder_name, key_of, split_words, unquoted, value
 
 PATIENCE = 5.0  # seconds
+PERIOD = 0.2  # seconds between two looks at a run that another process makes
 MADE_BY = "made by code"  # beside the numbers of a measuring function
 QUIET = (
     "record.tensorboard=false",
@@ -174,7 +175,13 @@ def do(task: Task, request: Request | None = None) -> None:
     if task.page is None:
         from dlexp.sweep.job import job
 
-        job(request or _request(task))
+        while not task.done:
+            if folders.at_work(task.path):  # another experiment command is making this very run
+                time.sleep(PERIOD)
+                continue
+            job(request or _request(task))
+            if not folders.at_work(task.path):
+                return
         return
     import torch
 

@@ -92,6 +92,10 @@ class Arm:
         return {run.seed: float(measure(run)) for run in self.runs}
 
 
+class SeveralArmsError(ValueError):
+    """One arm was asked for, and there are several."""
+
+
 class Runs(Sequence[Run]):
     """Some runs of an experiment."""
 
@@ -152,7 +156,7 @@ class Runs(Sequence[Run]):
             differing = sorted(
                 {key for arm in arms for key in arm.words if arms[0].words.get(key) != arm[key]}
             )
-            raise ValueError(
+            raise SeveralArmsError(
                 f"{len(arms)} arms that differ in {', '.join(differing)}; narrow them by .of(...)"
             )
         return arms[0].values(what) if arms else {}

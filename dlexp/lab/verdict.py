@@ -1,8 +1,8 @@
 """The rules of evidence: from numbers to a verdict.
 
 A measurement is a number for each seed. A claim is supported if its inequality holds, by the stated margin,
-for every seed, or of five and more for 80 % of them; refuted if the opposite does; it depends where the
-sign changes along a named factor; all else is inconclusive. A run that has no number (it diverged, failed
+for every seed, or of five and more for 80 % of them; refuted if the opposite does, or if what is said to
+matter (`matters`) is always less than the margin; it depends where the sign changes along a named factor; all else is inconclusive. A run that has no number (it diverged, failed
 or is not there) counts for neither side.
 """
 
@@ -105,8 +105,10 @@ def identity(residuals: Seeds, tolerance: float) -> Verdict:
     return Verdict(word, said, len(known), max(known))
 
 
-def fact(holds: bool, measured: str, number: float | None = None) -> Verdict:
-    """What is computed and not drawn at random needs no seeds."""
+def fact(holds: bool | None, measured: str, number: float | None = None) -> Verdict:
+    """What is computed and not drawn at random needs no seeds; None: there is nothing to tell it by."""
+    if holds is None:
+        return Verdict(INCONCLUSIVE, "no runs")
     return Verdict(SUPPORTED if holds else REFUTED, measured, number=number)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from dlexp.compose import CONFIGS
 from dlexp.lab.command import experiment_of, run
+from dlexp.lab.experiment import CANNOT
 from dlexp.lab.verdict import WORDS
 from dlexp.plots.style import drawn
 from dlexp.report.choices import experiments
@@ -35,6 +36,7 @@ def test_every_claim_gets_a_verdict(page: Path, tmp_path: Path) -> None:
     assert len(result.verdicts) == len(experiment.claims) > 0
     assert {verdict.word for _, verdict in result.verdicts} <= set(WORDS)
     assert all(verdict.measured for _, verdict in result.verdicts)
+    assert not [verdict.measured for _, verdict in result.verdicts if CANNOT in verdict.measured]
     assert not result.failed, result.failed
     assert experiment.draw is not None and experiment.caption
     figure = drawn(experiment.draw)(result.runs)

@@ -269,6 +269,8 @@ def test_a_line_of_the_notes_is_found_in_its_range(many: Result, browser: Any) -
         "3:160": [6],
         "1:121": [6],
         "sigmoids, 1:54": [0],
+        "note 3, line 337": [3, 4],
+        "note 3, lines 33": [5],
         page.get_attribute("[name=q]", "placeholder"): [0],
     }.items():
         page.fill("[name=q]", asked)

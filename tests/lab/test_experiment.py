@@ -20,8 +20,9 @@ from dlexp import folder as folders
 from dlexp.errors import UserError
 from dlexp.lab import jobs
 from dlexp.lab.command import experiment_of, run, show
-from dlexp.lab.experiment import Experiment, Result, asked
+from dlexp.lab.experiment import CANNOT, Experiment, Result, asked
 from dlexp.lab.runs import Runs
+from dlexp.lab.verdict import at_least
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "experiments" / "vanishing_depth.py"
@@ -251,13 +252,37 @@ def test_what_fails_every_run_is_told_after_the_first(tmp_path: Path, jobs_at_on
     """No hundreds of runs that fail alike; what has failed is run again next time."""
     small = Experiment(str(PAGE), "", sweeps=["vanishing_depth"])
     words = [*SMALL, f"outputs={tmp_path}", "data=mnist", f"data.root={tmp_path / 'none'}"]
-    reason = r"^vanishing_depth: its first run failed: data\.root=.*: "
+    reason = r"^the first run of vanishing_depth failed: data\.root=.*: "
     with pytest.raises(UserError, match=reason):
         of(small, words, jobs_at_once=jobs_at_once)
     begun = list((tmp_path / "lab" / "runs").glob("*/*/summary.json"))
     assert 1 <= len(begun) < 12
     with pytest.raises(UserError, match=reason):
         of(small, words)
+
+
+def test_several_values_where_a_claim_means_one_are_told(tmp_path: Path) -> None:
+    """The claim is open, and the others are judged all the same."""
+    one = measuring(tmp_path)
+    several = lambda runs: at_least(runs.part("twice").values("off"), 0.0)  # noqa: E731
+    nothing = lambda runs: at_least({0: runs.of("size=9")[0].number("off")}, 0.0)  # noqa: E731
+    for judge in (several, nothing):
+        one.claim("0:2", "Any.", measures="m", criterion="c")(judge)
+    result = of(one, [f"outputs={tmp_path}"])
+    (_, kept), (_, many), (_, none) = result.verdicts
+    assert kept.word == "supported" and many.word == none.word == "inconclusive"
+    assert many.measured == f"{CANNOT}: 2 arms that differ in size, where one is meant"
+    assert none.measured.startswith(f"{CANNOT}: some are not there")
+
+
+def test_two_commands_share_what_they_make(tmp_path: Path) -> None:
+    """What one is at work on the other waits for; each run is made once, and both judge all of them."""
+    words = [*SMALL, "train.max_steps=60", f"outputs={tmp_path}"]
+    other = shell.fork(as_a_program, *words, cwd=tmp_path)
+    small = Experiment(str(PAGE), "", sweeps=["vanishing_depth"])
+    result = of(small, words)
+    other.communicate(timeout=120)
+    assert other.returncode == 0 and {run.job.status for run in result.runs} == {"finished"}
 
 
 def test_a_place_that_is_none_is_refused() -> None:

@@ -192,4 +192,5 @@ def test_of_many_parts_a_line_tells_the_ends_and_the_verdict_keeps_all() -> None
 
 
 def test_a_fact() -> None:
+    assert fact(None, "0 of 0").word == "inconclusive"
     assert fact(True, "1 = 1").word == "supported" and fact(False, "1 = 2").word == "refuted"

@@ -10,6 +10,7 @@ from shell import run
 
 import dlexp
 from dlexp.errors import UserError
+from dlexp.lab.command import experiment_of
 
 
 def test_arms_that_make_no_grid_are_swept(tmp_path: Path) -> None:
@@ -42,6 +43,28 @@ def test_what_is_typed_stands_in_the_place_of_what_is_swept(tmp_path: Path) -> N
     }
     again = run("-m", "resume=latest", cwd=tmp_path)
     assert again.returncode == 0 and "kept        2 jobs" in again.stdout
+
+
+def test_a_word_that_is_forced_is_typed_as_well(tmp_path: Path) -> None:
+    """++key=value stands in the place of what is swept, too, and a ready-made grid is no other."""
+    words = ["sweep=grid", "++optimizer.lr=0.02", "train.batch_size=16,64", "train.max_steps=1", "record=off"]
+    answer = run("-m", *words, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    (folder,) = (tmp_path / "outputs" / "sweep").iterdir()
+    configs = [job.summary["config"] for job in dlexp.load_sweep(folder).jobs]
+    assert [(c["optimizer"]["lr"], c["train"]["batch_size"]) for c in configs] == [(0.02, 16), (0.02, 64)]
+
+
+def test_what_arms_set_themselves_is_not_typed_beside_them(tmp_path: Path) -> None:
+    """It would be theirs in one order of words and not in another; by the page of the experiment, too."""
+    line = "initializer=zeros: the arms set initializer themselves; arm='...' stands in their place"
+    answer = run("-m", "experiment=residual_depth", "initializer=zeros", cwd=tmp_path)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (2, "", f"dlexp: {line}\n")
+    page = Path(__file__).parents[2] / "experiments" / "residual_depth.py"
+    with pytest.raises(UserError, match=line):
+        experiment_of(page).tasks(["initializer=zeros"], tmp_path)
+    own = ["arm='model=mlp initializer=zeros'", "seed=0", "model.depth=2"]
+    assert experiment_of(page).tasks(own, tmp_path)
 
 
 def test_an_arm_is_for_a_single_run_as_well(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 // What is asked stands in the address, as #q=sigmoid&verdict=refuted&note=1; the page shows what fits.
 const form = document.getElementById("filter");
-const claims = [...document.querySelectorAll("#rows tr")].map(row => ({
-  row,
-  card: document.getElementById(row.dataset.card),
-  text: row.textContent.toLowerCase(),
-  places: lines(row.cells[0].textContent),
-}));
+const claims = [...document.querySelectorAll("#rows tr")].map(row => {
+  const card = document.getElementById(row.dataset.card);
+  const said = [...row.cells].slice(1).map(cell => cell.textContent);
+  const text = [...said, card ? card.textContent : ""].join(" ").toLowerCase();
+  return { row, card, text, places: lines(row.cells[0].textContent) };
+});
 const blocks = [...document.querySelectorAll(".question, #corrections, #claims")];
 
 // "1:54-56 3:337a" are two places: lines 54 to 56 of note 1, and of note 3 a part of line 337.
@@ -16,7 +16,7 @@ function lines(text) {
 }
 
 function fits(claim, word) {
-  if (!/^\d+:\d/.test(word)) return claim.text.includes(word);
+  if (claim.text.includes(word)) return true;
   return lines(word).some(one => claim.places.some(own => own.note === one.note
     && own.low <= one.high && one.low <= own.high && (!own.part || !one.part || own.part === one.part)));
 }
@@ -27,7 +27,8 @@ function show() {
   form.q.value = q;
   form.verdict.value = verdict;
   form.note.value = note;
-  const words = q.toLowerCase().split(/[\s;]+|,(?=\s|$)/).filter(Boolean);
+  const places = q.toLowerCase().replace(/note (\d),? lines? (\d+)/g, "$1:$2"); // as the cards say it
+  const words = places.split(/[\s;]+|,(?=\s|$)/).filter(Boolean);
   let count = 0, corrected = 0;
   for (const claim of claims) {
     const found = words.every(word => fits(claim, word))
