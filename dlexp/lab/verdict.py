@@ -2,8 +2,9 @@
 
 A measurement is a number for each seed. A claim is supported if its inequality holds, by the stated margin,
 for every seed, or of five and more for 80 % of them; refuted if the opposite does, or if what is said to
-matter (`matters`) is always less than the margin; it depends where the sign changes along a named factor; all else is inconclusive. A run that has no number (it diverged, failed
-or is not there) counts for neither side.
+matter (`matters`) is always less than the margin; it depends where the sign changes along a named factor;
+all else is inconclusive. A run that has no number (it diverged, failed or is not there) counts for neither
+side.
 """
 
 from __future__ import annotations
