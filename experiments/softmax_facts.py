@@ -38,7 +38,7 @@ lab = Experiment(
     __file__,
     __doc__,
     sweeps=["softmax_facts", "softmax_facts_calibration", "softmax_facts_ranking"],
-    quick="seeds=1 optimizer.lr=0.5 train.epochs=1 data.samples=200 samples=50",
+    quick="seeds=1 optimizer.lr=0.5 train.max_steps=9 data.samples=200 samples=50",
 )
 CALIBRATED = 0.05
 CONFIDENT = -10.0  # a wrong answer: the logit of the right class is that far below the other
