@@ -37,7 +37,7 @@ from dlexp.lab import (
 from dlexp.lab.draw import panels
 from dlexp.plots.style import BLACK, GREY, WORD_COLOURS, beside, say_y, share
 
-lab = Experiment(__file__, __doc__, quick="seeds=1 directions=500 steps=20")
+lab = Experiment(__file__, __doc__, quick="seeds=1 directions=100 steps=5 dtype=float64 penalty=0.1")
 H = 1e-5  # of the gradient check
 PARAMETERS = 484
 SIDES = {"1": "one side", "2": "both sides"}

@@ -40,7 +40,7 @@ ONE_SCALE = "digits, as they are"  # pixels
 lab = Experiment(
     __file__,
     __doc__,
-    quick="seeds=1 data=gaussians data.standardize=feature,none ratio=1,3 size=20 draws=1 train.epochs=1"
+    quick="seeds=1 data=gaussians data.standardize=none ratio=3 size=20 draws=1 train.max_steps=2"
     " test=drifted arm='optimizer.lr=0.1'",
 )
 
