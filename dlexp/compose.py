@@ -228,15 +228,14 @@ class Composer:
 
 def _plain(parsed: Sequence[Override], loader: Any) -> list[Override]:
     """Those that only set a value, whatever stands before and behind them."""
-    by_key = {id(one): one.key_or_group.replace("/", ".") for one in parsed}
     plain = [one for one in parsed if _is_plain(one, loader)]
-    groups = [one for one in parsed if loader.repository.group_exists(one.key_or_group)]
-    others = [f"{by_key[id(one)]}." for one in parsed if one not in plain and one not in groups]
+    values = [one for one in parsed if not loader.repository.group_exists(one.key_or_group)]
+    others = [f"{one.key_or_group}." for one in values if one not in plain]
 
     def alone(key: str) -> bool:
         return not any(key.startswith(other) or other.startswith(key) for other in others)
 
-    return [one for one in plain if alone(f"{by_key[id(one)]}.")]
+    return [one for one in plain if alone(f"{one.key_or_group}.")]
 
 
 def _is_plain(override: Override, loader: Any) -> bool:
