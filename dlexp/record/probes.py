@@ -20,7 +20,7 @@ from dlexp import parameters
 from dlexp.record import histograms
 from dlexp.record.histograms import KINDS
 from dlexp.record.layers import FUSED, HALF, SEVERAL, Listener, Signal, wide
-from dlexp.record.sheet import Rows, Sheet, count, safe_norms, safe_norms_of, steps_in, zeros_in
+from dlexp.record.sheet import Rows, Sheet, count, safe_norms, safe_norms_of, steps_in, zeros, zeros_in
 
 QUANTITIES = (
     "grad_norm",  # ||dL/dW||, weight and bias of the layer together
@@ -299,8 +299,6 @@ class _Plan:
         # Where the weights, gradients and signals of each step are copied, and its weights after the update.
         self._places: list[tuple[list[Tensor], list[Tensor]]] = []
         self._sizes = torch.tensor(gradients.sizes, dtype=torch.float32, device=like.device)
-        widest = max((entries[r] for r in gradients.large), default=0)
-        self._scratch = self._of_weights.cells.new_empty(widest)
         self._waiting: list[Measurement] = []
 
         layout = self.layout = Layout(len(grads))
@@ -415,7 +413,7 @@ class _Plan:
             now.append(safe_norms_of(together))
         if large:
             torch._foreach_copy_(self._before, large)
-        now += [count(torch.eq, g.reshape(1, -1), 0.0, self._scratch) for g in large_grads]
+        now += [zeros(g) for g in large_grads]
         for group in self._large_groups:
             now += [x.flatten() for x in group.measure(signals[group.layers[0]].a[None, None])]  # type: ignore[index]
         for i in self._repeated:

@@ -15,6 +15,7 @@ from dlexp.record.sheet import (
     safe_norms,
     safe_norms_of,
     steps_in,
+    zeros,
     zeros_in,
 )
 
@@ -54,11 +55,11 @@ def test_norms_and_zeros_are_those_of_each_row_however_often(shapes: list[list[t
         found = safe_norms([sheet.cells])
         assert found.shape == (STEPS, 2 * len(rows.small))
         assert torch.allclose(found.double(), norms.double().reshape(found.shape), equal_nan=True)
-        zeros = zeros_in(
+        counted = zeros_in(
             sheet.section(sheet.cells[: STEPS - 1], 1), torch.tensor([float(n) for n in rows.sizes])
         )
         counts = [[float((whole == 0).sum()) for whole in own[len(rows.small) :]] for own in wanted[:-1]]
-        assert zeros.tolist() == counts
+        assert counted.tolist() == counts
 
 
 def test_large_tensors_are_told_apart_and_measured_where_they_lie() -> None:
@@ -69,6 +70,18 @@ def test_large_tensors_are_told_apart_and_measured_where_they_lie() -> None:
     assert split.small == [0, 2, 3] and split.large == [1] and split.sizes == [16, 4, 46]
     assert [t.shape for t in small] == [(3, 4), (4,), (2, 2), (5, 9), (1,)] and large[0] is rows[1][0]
     assert safe_norms_of(large).tolist() == pytest.approx([float(large[0].double().norm())])
+
+
+def test_zeros_of_a_large_tensor() -> None:
+    """Zero is zero with either sign; what is next to it, or no number, is not."""
+    torch.manual_seed(0)
+    t = torch.randn(40, 1000)
+    t[3], t[5, :7], t[0, 0], t[0, 1] = 0.0, -0.0, torch.nan, 1e-45
+    assert t[0, 1] != 0
+    for one in (t, t.double(), t.t(), t[:, ::2], t[:0]):
+        found = zeros(one)
+        assert found.shape == (1,) and found.dtype == torch.float32
+        assert found.tolist() == [sum(x == 0 for x in one.flatten().tolist())]
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e30])
