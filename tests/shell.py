@@ -6,15 +6,17 @@ where there is a GPU or OpenMP was at work. Such a `dlexp` has words, folder, en
 code, signal handlers and all that is global to itself, and Python's own filters of warnings, as the
 installed command has.
 
-What they do not show is the start. `fresh` is for that, and for what depends on it: that the command and
-`python -m dlexp` are there at all (test_cli.py), what they load (test_imports.py), what processes that
-start together share, which forks do with random numbers, and the launchers, which find out in their
-workers how the process was started (test_multirun.py).
+Pictures are blank: tests/report looks at those. What is not shown either is the start. `fresh` is for
+that, and for what depends on it: that the command and `python -m dlexp` are there at all (test_cli.py),
+what they load (test_imports.py), what processes that start together share, which forks do with random
+numbers, and the launchers, which find out in their workers how the process was started
+(test_launchers.py).
 """
 
 from __future__ import annotations
 
 import atexit
+import json
 import multiprocessing
 import os
 import signal
@@ -76,6 +78,17 @@ def fresh(
         timeout=2 * PATIENCE,
         check=False,
     )
+
+
+def only_sweep(cwd: Path) -> Path:
+    """The folder of the sweep that such a process has made."""
+    (folder,) = (cwd / "outputs" / "sweep").iterdir()
+    return folder
+
+
+def summaries(folder: Path) -> dict[str, Any]:
+    """Those of the jobs of a sweep, by their names."""
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/summary.json"))}
 
 
 class Running:
@@ -160,6 +173,7 @@ def _begin(
     multiprocessing.set_start_method(None, force=True)  # what a run starts, it starts as anybody does
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _draw_blank()
     try:
         function(*arguments)
     finally:
@@ -171,3 +185,15 @@ def _dlexp(*words: str) -> None:
 
     sys.argv = list(words)
     main()
+
+
+def _draw_blank() -> None:
+    """Pictures are made and written, and nothing is drawn on them: that takes longer than small sweeps."""
+    from matplotlib.figure import Figure
+
+    draw = Figure.savefig
+
+    def savefig(figure: Figure, *where: Any, **how: Any) -> None:
+        draw(Figure(figure.get_size_inches()), *where, **how)
+
+    Figure.savefig = savefig  # type: ignore[method-assign]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -18,12 +17,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import shell
-import slurm
 import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from shell import only_sweep, summaries
 
 from dlexp import folder as folders
 from dlexp.compose import CONFIGS, VERSION_BASE, Composer
@@ -33,15 +32,6 @@ from dlexp.sweep.command import continued, differences, job_name, parse
 
 SMALL = ["train.max_steps=30", "record.tensorboard=false", "model.depth=1", "model.width=8"]
 WITH_WEIGHTS = ["train.keep_weights=true", "train.checkpoint_every=5", "train.max_steps=100"]
-
-
-def only_sweep(cwd: Path) -> Path:
-    (folder,) = (cwd / "outputs" / "sweep").iterdir()
-    return folder
-
-
-def summaries(folder: Path) -> dict[str, Any]:
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/summary.json"))}
 
 
 # --- words -----------------------------------------------------------------------------------------
@@ -354,39 +344,7 @@ def test_ctrl_c_ends_a_sweep_that_can_go_on(tmp_path: Path) -> None:
     assert [s["status"] for s in summaries(only_sweep(tmp_path)).values()] == ["finished"] * 2
 
 
-# --- launchers and searches --------------------------------------------------------------------------
-
-PLUGINS = {
-    "joblib": "hydra_plugins.hydra_joblib_launcher",
-    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
-    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
-    "ray": "hydra_plugins.hydra_ray_launcher",
-}
-
-
-LAUNCHED = ["-m", "model=mlp,rnn", "train.max_steps=20", "record.tensorboard=false"]
-
-
-@pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What jobs leave that Hydra's own launcher runs; a plain rnn takes no pictures."""
-    cwd = tmp_path_factory.mktemp("basic")
-    assert shell.run(*LAUNCHED, cwd=cwd).returncode == 1
-    return summaries(only_sweep(cwd))
-
-
-@pytest.mark.parametrize("launcher", PLUGINS)
-def test_a_launcher_gives_what_the_basic_one_gives(
-    launcher: str, launched: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip(PLUGINS[launcher], reason="dlexp[sweep,ray,slurm] is not installed")
-    monkeypatch.setenv("PATH", str(slurm.put(tmp_path / "bin")), prepend=os.pathsep)
-    done = shell.fresh(*LAUNCHED, f"hydra/launcher={launcher}", cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    found = summaries(only_sweep(tmp_path))
-    assert {k: s["status"] for k, s in found.items()} == {"model=mlp": "finished", "model=rnn": "failed"}
-    for name, summary in found.items():
-        assert summary["metrics"] == launched[name]["metrics"]
+# --- pools that break, and searches ------------------------------------------------------------------
 
 
 def pool(folder: Path, deadly: set[str], at_once: int = 2) -> Callable[[list[str]], None]:
@@ -436,34 +394,6 @@ class Planned(launch.Sweep):
     def _round(self, hydra: Any, only: list[str] | None) -> BrokenExecutor | None:
         (self.folder / "sweep.json").write_text(json.dumps({"planned": self._planned, "only": only}))
         return super()._round(hydra, only)
-
-
-DEADLY = """
-import os, signal
-from torch import nn
-class Net(nn.Sequential):
-    def __init__(self, outputs, kind):
-        super().__init__(nn.Flatten(), nn.Linear(64, outputs))
-        self.kind, self.calls = kind, 0
-    def forward(self, x):
-        self.calls += 1
-        if self.kind == "dies" and self.calls > 2: os.kill(os.getpid(), signal.SIGKILL)
-        return super().forward(x)
-"""
-
-
-def test_joblib_survives_a_job_that_the_kernel_kills(tmp_path: Path) -> None:
-    pytest.importorskip(PLUGINS["joblib"], reason="dlexp[sweep] is not installed")
-    (tmp_path / "own.py").write_text(DEADLY)
-    words = ["-m", "model=custom", "model._target_=own.Net", "+model.kind=dies,a,b", "train.max_steps=5"]
-    words += ["record=off", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = shell.fresh(*words, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert "a process was killed; what it took down is run again" in done.stderr
-    runs = pd.read_csv(only_sweep(tmp_path) / "runs.csv", index_col="model.kind")
-    assert runs["status"].to_dict() == {"dies": "failed", "a": "finished", "b": "finished"}
-    assert runs["error"]["dies"] == "its process was killed (SIGKILL(-9)); out of memory?"
-    assert runs["seed"]["a"] == 0
 
 
 def test_a_search_is_resumed_without_repeating_trials(tmp_path: Path) -> None:

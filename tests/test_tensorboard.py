@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,15 +21,6 @@ from shell import run
 
 from dlexp.record.probes import QUANTITIES
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)"
-)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
-]
 NAMES = ["activation=relu", "activation=sigmoid"]
 LAYERS = 7
 PATIENCE = 60_000  # milliseconds
@@ -71,19 +61,16 @@ def address(logdir: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def tab(address: str) -> Iterator[Callable[[str], Any]]:
+def tab(browser: Any, address: str) -> Callable[[str], Any]:
     """A page with one of TensorBoard's tabs, with a wide window."""
-    with playwright.sync_playwright() as drivers:
-        browser = drivers.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
-        def opened(name: str) -> Any:
-            page = browser.new_page(viewport={"width": 1500, "height": 1100})
-            page.set_default_timeout(PATIENCE)
-            page.goto(f"{address}/#{name}")
-            return page
+    def opened(name: str) -> Any:
+        page = browser.new_page(viewport={"width": 1500, "height": 1100})
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{address}/#{name}")
+        return page
 
-        yield opened
-        browser.close()
+    return opened
 
 
 def keep(page: Any, name: str) -> None:

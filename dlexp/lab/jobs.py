@@ -146,8 +146,7 @@ def work(
             do(task, (checked or {}).get(task))
             yield task
         return
-    context, own = multiprocessing.get_context("spawn"), os.getpid()
-    with ProcessPoolExecutor(jobs, context, initializer=_end_after, initargs=(own,)) as pool:
+    with ProcessPoolExecutor(jobs, _processes(), initializer=_end_with_parent) as pool:
         waiting = {pool.submit(_launched, task): task for task in left}
         try:
             for future in as_completed(waiting):
@@ -158,12 +157,22 @@ def work(
             raise
 
 
-def _end_after(parent: int) -> None:
+def _processes() -> Any:
+    """How processes are begun: where that is possible, as forks of one that has only loaded PyTorch."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dlexp.runner", "torch._dynamo"])  # optimizers load the second
+    return context
+
+
+def _end_with_parent() -> None:
     """End this process, also while it waits, once the one that launched it is gone; a job may stop first."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        parent.join()
         time.sleep(PATIENCE)
         os._exit(1)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,6 @@ import pytest
 from dlexp.lab import Runs, Verdict, all_of, fact
 from dlexp.lab.atlas import COLUMNS, as_markdown, write, write_page
 from dlexp.lab.experiment import Experiment, Result
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-browsed = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
 
 
 @pytest.fixture
@@ -70,16 +65,6 @@ def many(tmp_path: Path) -> Result:
 
 def judged(lab: Experiment, outputs: Path) -> Result:
     return Result(lab, (), outputs, Runs([]), lab.judge(Runs([])), 0, 0.0)
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        flags = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
 
 
 def test_the_table_has_a_row_for_each_claim_in_the_order_of_the_notes(result: Result) -> None:
@@ -218,7 +203,6 @@ def test_a_picture_for_phones_has_its_panels_one_under_another() -> None:
     assert stacked(panels(2, left=2.0)[0]) is None  # words on both sides
 
 
-@browsed
 def test_the_index_is_searched_and_filtered(result: Result, browser: Any) -> None:
     """By words, verdict and note; what does not fit is hidden, and the rest counted."""
     (index,) = write([result])
@@ -250,7 +234,6 @@ def test_the_index_is_searched_and_filtered(result: Result, browser: Any) -> Non
     assert len(shown()[1]) == 2 and page.evaluate("location.hash") == "#claims"
 
 
-@browsed
 def test_a_line_of_the_notes_is_found_in_its_range(many: Result, browser: Any) -> None:
     """Also beside words; what the empty field gives as an example finds something."""
     (index,) = write([many])
@@ -278,7 +261,6 @@ def test_a_line_of_the_notes_is_found_in_its_range(many: Result, browser: Any) -
         assert sorted(claims) == [f"Claim {n}." for n in found], asked
 
 
-@browsed
 def test_what_is_asked_stands_in_the_address(many: Result, browser: Any) -> None:
     """A link shows the same to somebody else, and going back is going back; letters are one step."""
     (index,) = write([many])
@@ -300,7 +282,6 @@ def test_what_is_asked_stands_in_the_address(many: Result, browser: Any) -> None
     assert page.input_value("[name=q]") == "claim 1:101"
 
 
-@browsed
 def test_nothing_sticks_out(result: Result, many: Result, browser: Any) -> None:
     """Of the index and the pages, on a desk and on a phone; of the pictures the one that fits is shown."""
     from dlexp.lab.draw import panels
@@ -341,7 +322,6 @@ def test_nothing_sticks_out(result: Result, many: Result, browser: Any) -> None:
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
 
 
-@browsed
 def test_on_paper_there_are_no_controls_and_nothing_is_folded(many: Result, browser: Any) -> None:
     (index,) = write([many])
     page = browser.new_page(viewport={"width": 680, "height": 900}, color_scheme="dark")
@@ -356,7 +336,6 @@ def test_on_paper_there_are_no_controls_and_nothing_is_folded(many: Result, brow
     assert page.locator(".card svg:visible").count() == 1
 
 
-@browsed
 def test_the_keyboard_is_enough(result: Result, browser: Any) -> None:
     """Tab goes through the page from top to bottom, and where it is can be seen."""
     (index,) = write([result])

@@ -8,22 +8,12 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from shell import run
+from shell import only_sweep, run, summaries
 
 from dlexp import folder as folders
-
-
-def only_sweep(cwd: Path) -> Path:
-    (folder,) = (cwd / "outputs" / "sweep").iterdir()
-    return folder
-
-
-def summaries(folder: Path) -> dict[str, Any]:
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/summary.json"))}
 
 
 def test_words_in_another_order_are_the_same_sweep(tmp_path: Path) -> None:
