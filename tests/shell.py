@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -170,6 +171,7 @@ def _begin(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined] # what the server has loaded ends with it
     multiprocessing.set_start_method(None, force=True)  # what a run starts, it starts as anybody does
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

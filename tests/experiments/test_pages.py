@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(path for path in (ROOT / "experiments").glob("*.py") if path.stem[0] != "_")
 # What a list of all claims of the notes sends to each experiment; 3:337a is the first claim of line 337.
 PLACES: dict[str, list[str]] = json.loads((Path(__file__).parent / "places.json").read_text())
+QUESTIONS = cache(lambda: experiments(ROOT / "experiments"))
 EVERY = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
@@ -56,7 +58,7 @@ def test_a_page_opens_with_a_question_and_theory(page: Path) -> None:
     """Its sweeps open with the same question, or say whose part they are."""
     experiment = experiment_of(page)
     assert experiment.question.endswith("?") and experiment.theory
-    assert experiments(ROOT / "experiments")[page.stem] == experiment.question
+    assert QUESTIONS()[page.stem] == experiment.question
     for sweep in experiment.sweeps:
         lines = (CONFIGS / "experiment" / f"{sweep}.yaml").read_text(encoding="utf-8").splitlines()
         said = experiment.question if sweep == experiment.slug else f"Part of {experiment.slug}: "
