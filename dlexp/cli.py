@@ -30,7 +30,7 @@ import dlexp
 from dlexp import folder as folders
 from dlexp.compose import CONFIGS, MAIN, explain, refuse_options, request
 from dlexp.errors import TRACE_HINT, Terminated, UserError
-from dlexp.startup import collect_rarely
+from dlexp.startup import collect_rarely, keep_what_is_freed
 from dlexp.sweep import launch
 from dlexp.sweep.command import continued
 from dlexp.sweep.job import job as run_job
@@ -72,6 +72,7 @@ def main() -> None:
 def _prepare() -> None:
     """Set the process up for a command line."""
     collect_rarely()
+    keep_what_is_freed()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors to us instead of printing them
     logging.getLogger("torch").setLevel(logging.WARNING)  # Hydra would let its statistics through
     for stream in (sys.stdout, sys.stderr):

@@ -75,6 +75,9 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
         raise UserError(f"{overrides!r} is one string; dlexp takes a list of words: [{overrides!r}]")
     if wrong := [word for word in overrides if not isinstance(word, str)]:
         raise UserError(f"{wrong[0]!r} is no text; dlexp takes words such as 'model.depth=20'")
+    refuse_options(overrides)
+    if options := [word for word in overrides if word.startswith("-")]:
+        raise UserError(f"{options[0]}: an option of dlexp in a terminal; here there are words, key=value")
     # Somebody else in this process may be using Hydra: lend its state out and put it back.
     state = GlobalHydra.instance()
     theirs, state.hydra = state.hydra, None
@@ -275,7 +278,7 @@ def explain(error: Exception) -> list[str]:
             return [f"{group}={choice}: not installed; pip install 'dlexp[{extra}]'"]
         return [f"{group}={choice}: no such choice{_nearest(choice, error.options)}"]
     if several := re.match(r"Ambiguous value for argument '(.*?)'", text):
-        return [f"{several[1]}: several values; add -m to run a sweep over them, or quote a text"]
+        return [f"{several[1]}: several values; dlexp -m in a terminal sweeps over them, or quote a text"]
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         key, parent = str(cause.full_key), cause.parent_node

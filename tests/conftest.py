@@ -31,19 +31,31 @@ CHROMIUM = [
 ]
 
 
+def _named(config: pytest.Config) -> bool:
+    """Was it said by their names which few files are to be run?"""
+    return len(config.args) < 4 and all(".py" in word for word in config.args)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A process for each core; this one alone for single files: loading PyTorch again takes longer."""
-    single = any(".py" in word for word in config.args)
-    return 0 if single else min(os.cpu_count() or 1, MOST_PROCESSES)
+    """A process for each core; this one alone for a few files: loading PyTorch again takes longer."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if _named(config) else min(cores, MOST_PROCESSES)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, all others as they come; what needs a browser is marked as such."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest files first, all others as they come; without what takes a browser or pools.
+
+    That is run where its file or its mark is named: `pytest -m integration`.
+    """
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("integration")
+    if "integration" not in config.option.markexpr and not _named(config):
+        left = [item for item in items if item.get_closest_marker("integration")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
     place = {name: n for n, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 

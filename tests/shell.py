@@ -6,11 +6,11 @@ where there is a GPU or OpenMP was at work. Such a `dlexp` has words, folder, en
 code, signal handlers and all that is global to itself, and Python's own filters of warnings, as the
 installed command has.
 
-Pictures are blank: tests/report looks at those. What is not shown either is the start. `fresh` is for
-that, and for what depends on it: that the command and `python -m dlexp` are there at all (test_cli.py),
-what they load (test_imports.py), what processes that start together share, which forks do with random
-numbers, and the launchers, which find out in their workers how the process was started
-(test_launchers.py).
+Pictures are blank unless `DRAWN` is in the environment: tests/report looks at them. What is not shown
+either is the start. `fresh` is for that, and for what depends on it: that the command and
+`python -m dlexp` are there at all (test_cli.py), what they load (test_imports.py), what processes that
+start together share, which forks do with random numbers, and the launchers, which find out in their
+workers how the process was started (test_launchers.py).
 """
 
 from __future__ import annotations
@@ -175,7 +175,8 @@ def _begin(
     multiprocessing.set_start_method(None, force=True)  # what a run starts, it starts as anybody does
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _draw_blank()
+    if "DRAWN" not in environment:
+        _draw_blank()
     try:
         function(*arguments)
     finally:

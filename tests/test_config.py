@@ -344,6 +344,16 @@ def test_one_string_is_not_a_list_of_words() -> None:
         compose("seed=3")
 
 
+def test_options_of_the_command_are_no_words() -> None:
+    """A sweep is for a terminal."""
+    with pytest.raises(
+        UserError, match=r"^-m: an option of dlexp in a terminal; here there are words, key=value$"
+    ):
+        compose(["-m", "seed=0,1"])
+    with pytest.raises(UserError, match=r"^--depth=3: is no option; write model.depth=3$"):
+        compose(["--depth=3"])
+
+
 def test_debug_wins_over_train_and_leaves_what_is_typed() -> None:
     """debug comes last in the list, so that its values hold; it has none for what is recorded."""
     config = compose(["debug=quick", "record=off"]).config

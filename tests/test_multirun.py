@@ -161,7 +161,7 @@ def test_failures_and_divergence_stop_nobody(tmp_path: Path) -> None:
         "        return self.inner(x.flatten(1))\n"
     )
     words = ["-m", "optimizer.lr=0.1,1e30", "model=mlp,rnn", "train.max_steps=30", "record.tensorboard=false"]
-    done = shell.run(*words, cwd=tmp_path)
+    done = shell.run(*words, cwd=tmp_path, DRAWN="1")
     assert done.returncode == 1, done.stderr
     folder = only_sweep(tmp_path)
     statuses = {name: summary["status"] for name, summary in summaries(folder).items()}

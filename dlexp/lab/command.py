@@ -19,7 +19,7 @@ from dlexp.lab import jobs
 from dlexp.lab.experiment import Experiment, Result, asked
 from dlexp.lab.jobs import Task
 from dlexp.lab.verdict import WORDS
-from dlexp.startup import collect_rarely
+from dlexp.startup import collect_rarely, keep_what_is_freed
 from dlexp.words import key_of
 
 if TYPE_CHECKING:
@@ -259,6 +259,7 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[str], None]]:
 def _told(name: str) -> Iterator[None]:
     """An error is one clear line for each finding."""
     collect_rarely()
+    keep_what_is_freed()
     try:
         yield
     except UserError as error:

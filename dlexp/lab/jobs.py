@@ -146,7 +146,8 @@ def work(
             do(task, (checked or {}).get(task))
             yield task
         return
-    with ProcessPoolExecutor(jobs, _processes(), initializer=_end_with_parent) as pool:
+    context, own = multiprocessing.get_context("spawn"), os.getpid()
+    with ProcessPoolExecutor(jobs, context, initializer=_end_after, initargs=(own,)) as pool:
         waiting = {pool.submit(_launched, task): task for task in left}
         try:
             for future in as_completed(waiting):
@@ -157,22 +158,12 @@ def work(
             raise
 
 
-def _processes() -> Any:
-    """How processes are begun: where that is possible, as forks of one that has only loaded PyTorch."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dlexp.runner", "torch._dynamo"])  # optimizers load the second
-    return context
-
-
-def _end_with_parent() -> None:
+def _end_after(parent: int) -> None:
     """End this process, also while it waits, once the one that launched it is gone; a job may stop first."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
 
     def watch() -> None:
-        parent.join()
+        while os.getppid() == parent:
+            time.sleep(1)
         time.sleep(PATIENCE)
         os._exit(1)
 

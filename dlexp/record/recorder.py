@@ -24,8 +24,6 @@ LONGEST_PENDING = 0.25  # seconds
 
 ALL_ZERO = "the weights are all 0"
 
-KEPT = 24 * 2**20  # bytes
-
 
 class _Pending(NamedTuple):
     """A recorded step whose numbers are still on the device."""
@@ -79,7 +77,6 @@ class Recorder:
         self._deadline = math.inf
         # Away from the CPU bringing numbers over makes the host wait: only on steps that are due.
         self._may_flush_any_time = all(p.device.type == "cpu" for p in model.parameters())
-        _keep_what_is_freed()
 
     @property
     def layers(self) -> list[Layer]:
@@ -210,12 +207,3 @@ class Recorder:
 def _on_host(found: Mapping[tuple[str, int], Tensor]) -> dict[tuple[str, int], Histogram]:
     whole = torch.stack([*found.values()]).cpu().numpy()
     return {place: Histogram.read(raw) for place, raw in zip(found, whole, strict=True)}
-
-
-def _keep_what_is_freed() -> None:
-    """Let the C library keep the memory that a step frees for the next one.
-
-    glibc returns large blocks to the system and fetches them again page by page, 2 % of a step of 7 ms. It
-    learns from a large block that is freed how much to keep (M_MMAP_THRESHOLD in mallopt(3)).
-    """
-    torch.empty(KEPT, dtype=torch.uint8)

@@ -128,8 +128,8 @@ def zeros_in(cells: Tensor, sizes: Tensor) -> Tensor:
 
 
 def zeros(t: Tensor) -> Tensor:
-    """How many entries of a large tensor are exactly 0: (1,)."""
-    if t.device.type == "cpu":  # NumPy compares and counts in half the time
+    """How many entries of a large, dense tensor of four bytes a number or more are exactly 0: (1,)."""
+    if t.device.type == "cpu" and torch.get_num_threads() == 1:  # there NumPy takes half the time
         return torch.tensor([np.count_nonzero(t.numpy() == 0)], dtype=torch.float32)
     return count(torch.eq, t.reshape(1, -1), 0.0)
 

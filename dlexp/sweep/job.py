@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import multiprocessing
 import os
 import signal
 import sys
@@ -111,11 +110,10 @@ def _objective(summary: dict[str, Any], request: Request) -> float:
 def not_left_alone() -> Iterator[None]:
     """In a process that was launched: end the run, with a checkpoint, if whoever launched it is gone."""
     parent, over = os.getppid(), threading.Event()
-    launcher = multiprocessing.parent_process()  # is not the parent where a server of forks is between them
 
     def look() -> None:
         while not over.wait(PERIOD):
-            if os.getppid() != parent or (launcher and not launcher.is_alive()):
+            if os.getppid() != parent:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 

@@ -30,6 +30,7 @@ from dlexp.record.recorder import Recorder
 from dlexp.record.schedule import schedule
 from dlexp.record.sinks import MetricLines, RecordLines
 from dlexp.record.tensorboard import TensorBoard
+from dlexp.startup import keep_what_is_freed
 from dlexp.train.loop import fit
 
 
@@ -183,6 +184,7 @@ def compare(
 def main() -> None:
     """Both networks of the README."""
     torch.set_num_threads(1)
+    keep_what_is_freed()  # as the command does; the bare loop has it, too
     blocks = int(sys.argv[1]) if len(sys.argv) > 1 else 9
     small: Dataset = digits.load(validation=0.15, test=0.15, split_seed=0, standardize="channel")
     compare("10 x 64 on digits, batch 64", small.train, 64, (10, 64), SMALL, 950, blocks)

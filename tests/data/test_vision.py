@@ -90,6 +90,12 @@ def test_missing_files_are_told_with_how_to_get_them(word: str, name: str, tmp_p
     assert not (tmp_path / "no").exists()
 
 
+def test_a_root_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^data\.root=\S+/file: is a file; allowed: a folder$"):
+        build("data=mnist", f"data.root={tmp_path / 'file'}")
+
+
 @pytest.mark.parametrize(("word", "name"), SETS.items())
 def test_files_that_are_no_such_set_are_told(word: str, name: str, tmp_path: Path) -> None:
     """Files with the right names and wrong contents: one line with the folder, the set and a reason."""

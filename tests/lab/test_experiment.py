@@ -136,6 +136,7 @@ def test_a_killed_experiment_goes_on(tmp_path: Path) -> None:
     before = ended(tmp_path)
     again = shell.fork(as_a_program, *words, cwd=tmp_path)
     printed, _ = again.communicate(timeout=120)
+    assert again.returncode == 0
     assert 3 <= len(before) < len(ended(tmp_path))
     assert {path: time for path, time in ended(tmp_path).items() if path in before} == before
     assert f"runs        22, of which {22 - len(before)} are still to be done" in printed
@@ -245,7 +246,7 @@ def test_a_wrong_word_for_a_sweep_is_told_before_anything_runs(tmp_path: Path) -
     assert not (tmp_path / "lab").exists()
 
 
-@pytest.mark.parametrize("jobs_at_once", [1, 2])
+@pytest.mark.parametrize("jobs_at_once", [1, pytest.param(2, marks=pytest.mark.integration)])
 def test_what_fails_every_run_is_told_after_the_first(tmp_path: Path, jobs_at_once: int) -> None:
     """No hundreds of runs that fail alike; what has failed is run again next time."""
     small = Experiment(str(PAGE), "", sweeps=["vanishing_depth"])
@@ -288,6 +289,7 @@ def test_a_place_that_is_none_is_refused() -> None:
         Experiment("x.py", "").claim("0:20 5:1", "", measures="", criterion="")
 
 
+@pytest.mark.integration
 def test_several_processes_do_the_same(result: Result, tmp_path: Path) -> None:
     """Bit by bit the same numbers."""
     words = [*SMALL, "model.depth=2", f"outputs={tmp_path}"]
