@@ -153,9 +153,9 @@ def work(
             for future in as_completed(waiting):
                 future.result()
                 yield waiting[future]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        finally:  # of an error or Ctrl-C: what is under way ends, and nothing else is begun
+            for future in waiting:
+                future.cancel()
 
 
 def _end_after(parent: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -140,6 +141,20 @@ def test_a_killed_experiment_goes_on(tmp_path: Path) -> None:
     assert 3 <= len(before) < len(ended(tmp_path))
     assert {path: time for path, time in ended(tmp_path).items() if path in before} == before
     assert f"runs        22, of which {22 - len(before)} are still to be done" in printed
+
+
+@pytest.mark.integration
+def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
+    """Of hundreds of runs those that are under way stop, and no other is begun."""
+    command = [sys.executable, str(PAGE), "--jobs", "2", f"outputs={tmp_path / 'outputs'}"]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not ended(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=20)
+    assert process.returncode == 130
+    assert 0 < len(ended(tmp_path)) < 100
 
 
 def as_a_program(*words: str) -> None:
