@@ -345,7 +345,7 @@ def refuse_options(words: Sequence[str]) -> None:
         return
     top: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml"), resolve=False)
     files = [path for group in group_names() for path in (CONFIGS / group).glob("*.yaml")]
-    keys = {key: f"{path.parent.name}.{key}" for path in files for key in _keys(path)}
+    keys = {key: f"{path.parent.name}.{key}" for path in files for key in map(str, OmegaConf.load(path))}
     keys |= {str(key): str(key) for key in (*top, *group_names()) if key not in ("defaults", "hydra")}
     for word, following in zip(words, [*words[1:], "..."], strict=True):
         name, equals, value = word.removeprefix("--").partition("=")
@@ -364,19 +364,6 @@ def notes(group: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _keys(path: Path) -> list[str]:
-    """Those of a choice."""
-    return list(map(str, _content(path)))
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """What stands in a choice, texts as they are: OmegaConf takes ten times as long for all of them."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), loader) or {}  # type: ignore[no-any-return]
-
-
 def group_names() -> list[str]:
     return sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
 
@@ -389,7 +376,8 @@ def _of_your_own(key: str, config: object, typed: str | None) -> str:
     if not isinstance(config, DictConfig):
         return ""
     own: Any = OmegaConf.to_container(config).get("_target_")  # type: ignore[union-attr]
-    shipped = {_content(path).get("_target_") for path in (CONFIGS / group).glob("*.yaml")} - {"???"}
+    files = (OmegaConf.to_container(OmegaConf.load(path)) for path in (CONFIGS / group).glob("*.yaml"))
+    shipped = {content.get("_target_") for content in files if isinstance(content, dict)} - {"???"}
     return f"; type +{typed}" if own is not None and own not in shipped else ""
 
 
@@ -399,7 +387,7 @@ def _elsewhere(key: str, known: Sequence[str]) -> str:
     if name == "_target_":
         return f" of this choice; for one of your own type +{key}=module.Class"
     files = sorted((CONFIGS / group).glob("*.yaml")) if group in group_names() else []
-    takers = [f"{group}={path.stem}" for path in files if name in _keys(path)]
+    takers = [f"{group}={path.stem}" for path in files if name in OmegaConf.load(path)]
     instead = f"; here there is {', '.join(f'{group}.{own}' for own in known)}" if 0 < len(known) < 4 else ""
     return f" of this choice; it belongs to {', '.join(takers)}{instead}" if takers else ""
 
@@ -410,7 +398,7 @@ def _inside(key: str, config: object) -> str:
         return ""
     files = {group: (CONFIGS / group).glob("*.yaml") for group in group_names()}
     found = [group for group in files if group in config and key in config[group]]
-    found = found or [g for g, paths in files.items() if any(key in _keys(path) for path in paths)]
+    found = found or [g for g, paths in files.items() if any(key in OmegaConf.load(path) for path in paths)]
     return f"; did you mean {' or '.join(f'{group}.{key}' for group in found)}?" if found else ""
 
 
