@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from dlexp.startup import collect_rarely
+
 gc.disable()  # until all is loaded that tests import
 
 MOST_PROCESSES = 8  # each loads PyTorch, 0.5 GB
@@ -55,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "integration" not in config.option.markexpr and not _named(config):
         left = [item for item in items if item.get_closest_marker("integration")]
         config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in left]
+        items[:] = [item for item in items if not item.get_closest_marker("integration")]
     place = {name: n for n, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
@@ -65,7 +67,7 @@ def pytest_collection_finish() -> None:
     gc.enable()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)  # as the command does
+    collect_rarely()  # as the command does
 
 
 def pytest_unconfigure() -> None:

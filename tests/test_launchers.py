@@ -51,23 +51,9 @@ def test_a_launcher_gives_what_the_basic_one_gives(
         assert summary["metrics"] == launched[name]["metrics"]
 
 
-DEADLY = """
-import os, signal
-from torch import nn
-class Net(nn.Sequential):
-    def __init__(self, outputs, kind):
-        super().__init__(nn.Flatten(), nn.Linear(64, outputs))
-        self.kind, self.calls = kind, 0
-    def forward(self, x):
-        self.calls += 1
-        if self.kind == "dies" and self.calls > 2: os.kill(os.getpid(), signal.SIGKILL)
-        return super().forward(x)
-"""
-
-
 def test_joblib_survives_a_job_that_the_kernel_kills(tmp_path: Path) -> None:
     pytest.importorskip(PLUGINS["joblib"], reason="dlexp[sweep] is not installed")
-    (tmp_path / "own.py").write_text(DEADLY)
+    shell.put_net(tmp_path, 'if self.kind == "dies" and self.calls > 2: os.kill(os.getpid(), signal.SIGKILL)')
     words = ["-m", "model=custom", "model._target_=own.Net", "+model.kind=dies,a,b", "train.max_steps=5"]
     words += ["record=off", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     done = shell.fresh(*words, cwd=tmp_path)

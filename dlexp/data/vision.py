@@ -54,10 +54,10 @@ def _open(source: Callable[..., Any], name: str, folder: Path, train: bool, down
             raise UserError(
                 f"data.download=true: {name} could not be fetched into {folder}: {reason}"
             ) from error
-        # where torchvision looks: a folder named after the class, or one that the class names
-        place = folder / getattr(getattr(source, "func", source), "base_folder", name)
         if folder.exists() and not folder.is_dir():
             raise UserError(f"data.root={folder}: is a file; allowed: a folder") from error
+        # where torchvision looks: a folder named after the class, or one that the class names
+        place = folder / getattr(getattr(source, "func", source), "base_folder", name)
         if not place.exists():
             raise UserError(
                 f"data.root={folder}: {name} is not there; add data.download=true to fetch it (needs a"

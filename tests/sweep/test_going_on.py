@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from shell import only_sweep, run, summaries
+from shell import only_sweep, put_net, run, summaries
 
 from dlexp import folder as folders
 
@@ -174,25 +174,13 @@ def test_a_job_ends_with_who_launched_it() -> None:
     process.stdout.close()
 
 
-VANISHES = """
-import shutil
-from pathlib import Path
-from torch import nn
-class Net(nn.Sequential):
-    def __init__(self, outputs, kind):
-        super().__init__(nn.Flatten(), nn.Linear(64, outputs))
-        self.kind, self.calls = kind, 0
-    def forward(self, x):
-        self.calls += 1
-        if self.kind == "breaks" and self.calls == 5:
+VANISHES = """if self.kind == "breaks" and self.calls == 5:
             shutil.rmtree("s/model.kind=breaks")
-            Path("s/model.kind=breaks").write_text("in the way")
-        return super().forward(x)
-"""
+            Path("s/model.kind=breaks").write_text("in the way")"""
 
 
 def test_a_folder_that_can_no_longer_be_written_to_costs_its_own_job_only(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(VANISHES)
+    put_net(tmp_path, VANISHES)
     words = ["model=custom", "model._target_=own.Net", "+model.kind=breaks,fine", "train.max_steps=9"]
     done = run("-m", *words, "hydra.sweep.dir=s", cwd=tmp_path)
     assert done.returncode == 1
